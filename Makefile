@@ -1,0 +1,42 @@
+# Every target that needs Python makes .venv first, and again when pyproject.toml or constraints.txt changed.
+PYTHON ?= python3
+BIN = .venv/bin
+STAMP = .venv/.installed
+
+.PHONY: help demo test lint figures constraints clean
+.DEFAULT_GOAL = help
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 16
+
+demo: $(STAMP) ## Compress one small model from start to end, into runs/demo
+	$(BIN)/python -m experiments.demo --out runs/demo
+
+test: $(STAMP) ## Run the default test suite (all but slow, gpu and network)
+	$(BIN)/pytest -q
+
+lint: $(STAMP) ## Check style, format, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+figures: $(STAMP) ## Redraw paper_figs/out from paper_figs/data
+	$(BIN)/python -m paper_figs
+
+constraints: $(STAMP) ## Pin what is installed in .venv in constraints.txt
+	sed -n '/^#/p' constraints.txt > constraints.tmp
+	$(BIN)/pip --disable-pip-version-check list --format=freeze \
+	  --exclude pip --exclude sorakit >> constraints.tmp
+	sed 's/+[A-Za-z0-9.]*$$//' constraints.tmp > constraints.txt
+	rm constraints.tmp
+	touch $(STAMP)
+
+clean: ## Remove caches and build products; .venv and runs stay
+	rm -rf build dist ./*.egg-info .hypothesis .pytest_cache .ruff_cache .import_linter_cache
+	find . -path ./.venv -prune -o -path ./runs -prune -o -type d -name __pycache__ -print | xargs rm -rf
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[analysis,dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Many runs -> tables, curves and figures; knows runs only through `sorakit.records`."""

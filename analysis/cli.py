@@ -1,0 +1,245 @@
+"""Command line of the analysis: parse, load, call, print."""
+
+import argparse
+import os
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from analysis import style
+from analysis.curves import BANDS, SCORES, SHARES, count_spacing, summary
+from analysis.figures import curve_figure, rank_map_figure
+from analysis.frozen import freeze
+from analysis.load import (
+    DEFAULT_SETTING,
+    FLOOR,
+    HOLD_DENSE,
+    PATH,
+    RunSet,
+    comparability_notes,
+    load_runs,
+    require_path_run,
+)
+
+_PLAIN_WIDTH = 120  # columns when the output is a file or a pipe
+
+_DESCRIPTION = """\
+Read sorakit run folders and compare them.
+
+RUNS are folders that `sorakit run` wrote, or folders above them: every run below is found. A run is
+one of three things:
+  path        SoRA with rising threshold: the curve
+  floor       method.name=head_only: what the task head reaches with no adapter at all
+  hold_dense  stage.control=hold_dense: as much training as the path, nothing pruned
+A path is matched with the floor and the control of the same task, backbone, setting and seed.
+Runs that cannot be used are listed with the reason."""
+
+_EPILOG = """\
+examples:
+  python -m analysis summary runs
+  python -m analysis figures runs/pydoc_topic runs/mrpc --out figures
+  python -m analysis freeze  runs --out paper_figs/data && python -m paper_figs"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit code: 0, or 2 when the request cannot be met.
+
+    Args:
+        argv: Arguments without the program name; None reads `sys.argv`.
+    """
+    args = _parser().parse_args(argv)
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    try:
+        out = _checked_out(args.out) if "out" in args else None
+        runs = load_runs(args.runs)
+        if out is None:
+            require_path_run(runs.stages)
+            _print_runs(console, runs)
+            _print_summary(console, runs, args.runs)
+        else:
+            _write(console, args.verb, runs, out)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=formatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    texts = {
+        "summary": "print dense score, floor and how few parameters keep 99 to 50 % of dense",
+        "figures": "draw score curves and rank maps: curves.pdf/.png, rank_maps.pdf/.png",
+        "freeze": "write the tables behind the figures as CSV, with their sources (sources.json)",
+    }
+    for verb, text in texts.items():
+        description = f"{text[0].upper()}{text[1:]}."
+        command = verbs.add_parser(verb, help=text, description=description)
+        command.add_argument(
+            "runs",
+            nargs="+",
+            type=Path,
+            metavar="RUNS",
+            help="run folder, or a folder with run folders at any depth below it",
+        )
+        if verb != "summary":
+            command.add_argument(
+                "--out",
+                required=True,
+                type=Path,
+                metavar="DIR",
+                help="folder for the files, made if needed; files of the same name are replaced",
+            )
+    return parser
+
+
+def _checked_out(out: Path) -> Path:
+    """Return `out` if files can be written there, before anything is made."""
+    existing = out
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"`--out` must be a writable folder, got {str(out)!r}. Name another one.")
+    return out
+
+
+def _write(console: Console, verb: str, runs: RunSet, out: Path) -> None:
+    if verb == "freeze":
+        out.mkdir(parents=True, exist_ok=True)
+        files = freeze(runs, out)
+    else:
+        figures = {
+            "curves": curve_figure(runs.stages),
+            "rank_maps": rank_map_figure(runs.ranks, runs.stages),
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        files = [
+            file for name, figure in figures.items() for file in style.save(figure, out / name)
+        ]
+    _print_runs(console, runs)
+    for file in files:
+        console.print(f"wrote {file}")
+
+
+def _print_runs(console: Console, runs: RunSet) -> None:
+    counts = runs.runs["role"].value_counts()
+    roles = ", ".join(f"{counts.get(role, 0)} {role}" for role in (PATH, FLOOR, HOLD_DENSE))
+    console.print(f"{len(runs.runs)} runs used ({roles}), {len(runs.excluded)} left out")
+    for path, reason in runs.excluded:
+        console.print(f"  left out {path}: {reason}")
+    for note in comparability_notes(runs.runs):
+        console.print(f"  note: {note}")
+
+
+def _print_summary(console: Console, runs: RunSet, paths: Sequence[Path]) -> None:
+    table = summary(runs.stages)
+    console.print(_share_table(table))
+    console.print(
+        "99 % ... 50 %: fewest non-zero parameters measured with at least this share of the dense "
+        "score, and their share of the dense count.\n"
+        "*: the floor alone reaches this score, so keeping it needs no adapter. -: no such run, or "
+        "undefined."
+    )
+    console.print(_spacing_table(table, runs.stages))
+    console.print(
+        "Distinct non-zero parameter counts in each band (percent of dense), and the largest ratio "
+        "between neighbouring counts."
+    )
+    names = " ".join(str(path) for path in paths)
+    console.print(
+        f"\nCurves and rank maps: python -m analysis figures {names} --out figures\n"
+        f"Every stage as CSV:   python -m analysis freeze {names} --out tables\n"
+        "Run folders:"
+    )
+    for row in runs.runs[runs.runs["role"] == PATH].to_dict("records"):
+        console.print(f"  {row['task']}, seed {row['seed']}: {row['path']}")
+
+
+def _share_table(table: pd.DataFrame) -> Table:
+    view = Table(
+        box=box.SIMPLE_HEAD,
+        title="Fewest parameters that keep a share of the dense score",
+        title_justify="left",
+    )
+    view.add_column("dataset", overflow="fold", min_width=12)
+    for column in ("seed", "score"):
+        view.add_column(column, no_wrap=True)
+    for column in (
+        "dense",
+        "floor",
+        "hold_dense",
+        *(f"{s:.0%}".replace("%", " %") for s in SHARES.values()),
+    ):
+        view.add_column(column, justify="right", no_wrap=True)
+    for row in table.to_dict("records"):
+        for score in SCORES:
+            floor, dense = row[f"{score}_{FLOOR}"], row[f"{score}_dense"]
+            first = score == SCORES[0]
+            view.add_row(
+                row["task"] if first else _origin(row),
+                str(row["seed"]) if first else "",
+                score,
+                _score(dense),
+                _score(floor),
+                _score(row[f"{score}_{HOLD_DENSE}"]),
+                *(
+                    _count(row[f"{score}_{column}"], row["dense_params"], floor >= share * dense)
+                    for column, share in SHARES.items()
+                ),
+            )
+    return view
+
+
+def _spacing_table(table: pd.DataFrame, stages: pd.DataFrame) -> Table:
+    view = Table(box=box.SIMPLE_HEAD, title="Parameter counts along the path", title_justify="left")
+    view.add_column("dataset", overflow="fold", min_width=12)
+    for column in (
+        "seed",
+        "stages",
+        "dense params",
+        *(f"{upper}-{lower} %" for upper, lower in BANDS),
+    ):
+        view.add_column(column, justify="right")
+    view.add_column("largest ratio", justify="right")
+    view.add_column("smallest non-zero", justify="right")
+    for row in table.to_dict("records"):
+        counts = stages.loc[stages["run_id"] == row["run_id"], "num_nonzero_params"]
+        spacing = count_spacing(counts.tolist(), row["dense_params"])
+        view.add_row(
+            f"{row['task']},{_origin(row)[1:]}",
+            str(row["seed"]),
+            f"1 + {row['num_stages']}",
+            f"{row['dense_params']:,}",
+            *(str(number) for number in spacing.bands.values()),
+            _score(spacing.largest_ratio, digits=2),
+            f"{spacing.smallest_percent:.3g} %",
+        )
+    return view
+
+
+def _origin(row: Mapping[Hashable, object]) -> str:
+    setting = row["setting"]
+    return f"  {row['backbone']}" + ("" if setting == DEFAULT_SETTING else f", {setting}")
+
+
+def _score(value: float, digits: int = 3) -> str:
+    return "-" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def _count(count: int, dense: int, needs_no_adapter: bool) -> str:
+    if pd.isna(count):
+        return "-"
+    return f"{'*' * needs_no_adapter}{count:,}\n{100 * count / dense:.3g} %"

@@ -1,0 +1,167 @@
+"""Pure functions on stage tables: floors, gain retained, fewest parameters, spacing of counts."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.load import FLOOR, HOLD_DENSE, PATH, SEED_KEYS
+
+SCORES = ["memorization", "generalization"]
+SHARES = {"d99": 0.99, "d95": 0.95, "d90": 0.90, "d50": 0.50}
+"""Column suffix -> share of the dense score that must be kept."""
+BANDS = [(100, 50), (50, 20), (20, 5), (5, 1)]
+"""Upper and lower edge in percent of the dense count; a band holds its upper edge."""
+
+_ROUNDING = 1e-12  # 0.95 * 0.8 is not exactly the score 0.76
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountSpacing:
+    """How densely the stages of one path sample the number of parameters.
+
+    Attributes:
+        bands: Band ("100-50", in percent of dense) -> number of distinct non-zero counts in it.
+        largest_ratio: Largest ratio of neighbouring distinct counts whose larger one lies above 1 %
+            of dense (so the jump across 1 % counts in full); NaN if there is no such pair.
+        smallest_percent: Smallest non-zero count in percent of dense; NaN if there is none.
+    """
+
+    bands: dict[str, int]
+    largest_ratio: float
+    smallest_percent: float
+
+
+def floor_scores(stages: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a (task, backbone, setting, seed): the scores with no adapter (head_only).
+
+    Raises:
+        ValueError: If two floor runs of one seed disagree.
+    """
+    rows = stages[(stages["role"] == FLOOR) & (stages["stage"] == 0)]
+    return _one_a_seed(rows, FLOOR)
+
+
+def hold_dense_scores(stages: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a (task, backbone, setting, seed): the last scores of the hold_dense control.
+
+    Raises:
+        ValueError: If two hold_dense runs of one seed disagree.
+    """
+    rows = stages[stages["role"] == HOLD_DENSE].sort_values("stage")
+    return _one_a_seed(rows.drop_duplicates("run_id", keep="last"), HOLD_DENSE)
+
+
+def with_gain_retained(stages: pd.DataFrame) -> pd.DataFrame:
+    """Add `<score>_floor`, `<score>_dense` and `<score>_gain_retained`, sorted along each curve.
+
+    Gain retained = (score - floor) / (dense - floor): 1 is dense, 0 is the floor. It is NaN where
+    dense - floor is not positive, where the seed has no floor run, and for floor runs themselves.
+    Percent of dense stands in the table already (`<score>_percent`, written with the stage).
+    Each curve is ordered by `num_nonzero_params`, rising.
+    """
+    table = stages.merge(floor_scores(stages), on=SEED_KEYS, how="left", validate="many_to_one")
+    dense = stages[stages["stage"] == 0].set_index("run_id")
+    for score in SCORES:
+        table[f"{score}_dense"] = table["run_id"].map(dense[score])
+        gain = table[f"{score}_dense"] - table[f"{score}_floor"]
+        defined = (gain > 0) & (table["role"] != FLOOR)
+        retained = (table[score] - table[f"{score}_floor"]) / gain.where(defined)
+        table[f"{score}_gain_retained"] = retained
+    order = [*SEED_KEYS, "role", "run_id", "num_nonzero_params"]
+    return table.sort_values([*order, "stage"], ignore_index=True)
+
+
+def sparsest_keeping(path: pd.DataFrame, score: str, share: float) -> pd.Series | None:
+    """Return the stage of one run with fewest parameters among those that keep `share` of dense.
+
+    As measured: no interpolation. Among equal counts the later stage is taken. None where the run
+    has no dense stage or its dense score is not positive.
+
+    Args:
+        path: Stages of one run.
+        score: memorization or generalization.
+        share: Share of the dense stage's score, in (0, 1].
+    """
+    dense = path[path["stage"] == 0]
+    if dense.empty or not dense[score].iloc[0] > 0:
+        return None
+    least = share * float(dense[score].iloc[0]) * (1 - _ROUNDING)
+    kept: pd.DataFrame = path[path[score] >= least]
+    return kept.sort_values(["num_nonzero_params", "stage"], ascending=[True, False]).iloc[0]
+
+
+def summary(stages: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a path run, by task, backbone, setting and seed.
+
+    Columns: `num_stages` (after the dense one), `dense_params`, and for memorization and
+    generalization `<score>_dense`, `<score>_floor`, `<score>_hold_dense` and `<score>_d99`, `_d95`,
+    `_d90`, `_d50`: the fewest non-zero parameters that keep this percentage of dense, as measured.
+    What does not exist is NaN or <NA>.
+    """
+    paths = stages[stages["role"] == PATH]
+    rows = [_summarise(run) for _, run in paths.groupby([*SEED_KEYS, "run_id"], sort=True)]
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    for reference in (floor_scores(stages), hold_dense_scores(stages)):
+        table = table.merge(reference, on=SEED_KEYS, how="left", validate="many_to_one")
+    counts = ["dense_params", *(f"{score}_{column}" for score in SCORES for column in SHARES)]
+    return table.astype(dict.fromkeys(counts, "Int64"))
+
+
+def count_spacing(counts: Iterable[int], dense: int) -> CountSpacing:
+    """Measure how densely `counts` sample the range from `dense` down to 1 % of it.
+
+    Args:
+        counts: Non-zero parameters of the stages, in any order, zeros and repetitions allowed.
+        dense: Count of the dense stage. Must be > 0.
+
+    Raises:
+        ValueError: If `dense` is not positive.
+    """
+    if not dense > 0:
+        raise ValueError(f"`dense` must be > 0, got {dense}.")
+    distinct = np.array(sorted({int(count) for count in counts if count > 0}, reverse=True))
+    bands = {
+        f"{upper}-{lower}": sum(lower * dense < 100 * n <= upper * dense for n in distinct.tolist())
+        for upper, lower in BANDS
+    }
+    pairs = zip(distinct[:-1].tolist(), distinct[1:].tolist(), strict=True)
+    ratios = [larger / smaller for larger, smaller in pairs if 100 * larger > dense]
+    return CountSpacing(
+        bands=bands,
+        largest_ratio=max(ratios, default=float("nan")),
+        smallest_percent=100 * int(distinct[-1]) / dense if len(distinct) else float("nan"),
+    )
+
+
+def _one_a_seed(rows: pd.DataFrame, role: str) -> pd.DataFrame:
+    distinct = rows.drop_duplicates([*SEED_KEYS, *SCORES])
+    ambiguous = distinct[distinct.duplicated(SEED_KEYS, keep=False)]
+    if not ambiguous.empty:
+        first = ambiguous.iloc[0]
+        same = (ambiguous[SEED_KEYS] == first[SEED_KEYS]).all(axis=1)
+        run_ids = ", ".join(ambiguous.loc[same, "run_id"])
+        raise ValueError(
+            f"`RUNS` must hold one {role} result for {first['task']}, {first['backbone']}, "
+            f"seed {first['seed']}, got runs {run_ids} with different scores. "
+            "Name only the folders of runs that belong together."
+        )
+    names = {score: f"{score}_{role}" for score in SCORES}
+    columns = distinct[[*SEED_KEYS, *SCORES]].rename(columns=names)
+    return columns.sort_values(SEED_KEYS, ignore_index=True)
+
+
+def _summarise(run: pd.DataFrame) -> dict[str, object]:
+    row: dict[str, object] = {key: run[key].iloc[0] for key in [*SEED_KEYS, "run_id", "metric"]}
+    dense = run[run["stage"] == 0]
+    row["num_stages"] = int((run["stage"] > 0).sum())
+    row["dense_params"] = dense["num_nonzero_params"].iloc[0] if len(dense) else pd.NA
+    for score in SCORES:
+        row[f"{score}_dense"] = dense[score].iloc[0] if len(dense) else float("nan")
+        for column, share in SHARES.items():
+            stage = sparsest_keeping(run, score, share)
+            row[f"{score}_{column}"] = pd.NA if stage is None else stage["num_nonzero_params"]
+    return row

@@ -1,0 +1,1 @@
+"""Experiments: YAML differences from sorakit/config.py, and scripts that make artefacts."""

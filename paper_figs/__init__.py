@@ -1,0 +1,1 @@
+"""One script a figure: reads `paper_figs/data`, writes `paper_figs/out`."""

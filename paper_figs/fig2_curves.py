@@ -1,0 +1,20 @@
+"""Fig. 2: memorization and generalization against non-zero adapter parameters."""
+
+from pathlib import Path
+
+from analysis import style
+from analysis.figures import curve_figure
+from analysis.frozen import CURVES_FILE, read_frozen
+
+HERE = Path(__file__).parent
+
+
+def main(data: Path = HERE / "data", out: Path = HERE / "out") -> list[Path]:
+    """Draw the figure from frozen tables and return the files written."""
+    figure = curve_figure(read_frozen(data / CURVES_FILE))
+    out.mkdir(exist_ok=True)
+    return style.save(figure, out / "fig2_curves", formats=["pdf"])
+
+
+if __name__ == "__main__":
+    print(*main(), sep="\n")

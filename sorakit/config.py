@@ -1,0 +1,303 @@
+"""Configuration of one run: frozen dataclasses, free of torch, and the only home of default values."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+METHOD_VERSION = 1
+"""Raised whenever the same configuration would give other numbers; part of every run id."""
+
+TaskMetric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
+GateUpdate = Literal["sgd", "adamw", "adamw_metric", "released"]
+GateScale = Literal["free", "unit"]
+GateInit = Literal["auto", "ones", "zeros", "normal"]
+Spacing = Literal["geometric", "linear", "list"]
+StageControl = Literal["none", "hold_dense"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
+
+
+def _require(holds: bool, name: str, constraint: str, value: object, cure: str = "") -> None:
+    if not holds:
+        hint = f" {cure}" if cure else ""
+        raise ValueError(f"`{name}` must be {constraint}, got {value!r}.{hint}")
+
+
+def _is_positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """Which examples are trained on, and which are held out."""
+
+    name: str = "pydoc_topic"
+    """Task: pydoc_topic, pydoc_pair, pydoc_order (embedded, no download); cola, sst2, mrpc, qqp, stsb,
+    mnli, mnli_mismatched, qnli, rte, wnli (GLUE); or files (your own CSV, JSON or parquet)."""
+    data_dir: str | None = None
+    """Local folder of the data. GLUE: the task's parquet files or official TSV tree; null reads the Hub
+    (nyu-mll/glue). files: the folder of `train_file` and `validation_file`."""
+    max_length: int = 128
+    """Longest input in word pieces; longer ones are cut."""
+    split_protocol: Literal["official", "sora"] = "official"
+    """GLUE only. official: GLUE train and validation. sora: the SoRA authors' halves, with a test split."""
+    memorization_examples: int = 1000
+    """Training examples (drawn with seed 42) on which memorization is measured; all, if there are fewer."""
+    label_noise: float = 0.0
+    """Share of training labels replaced by another class, drawn with the run's seed. In [0, 1]."""
+    train_file: str | None = None
+    """files: training file, relative to `data_dir` (.csv, .tsv, .json, .jsonl or .parquet)."""
+    validation_file: str | None = None
+    """files: held-out file, relative to `data_dir`."""
+    text_column: str = "text"
+    """files: column of the (first) text."""
+    text_pair_column: str | None = None
+    """files: column of the second text, if examples are pairs."""
+    label_column: str = "label"
+    """files: column of the label."""
+    metric: TaskMetric | None = None
+    """files: score of the task; null is accuracy. pearson or spearman make the task a regression."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_length >= 8, "task.max_length", ">= 8", self.max_length)
+        _require(
+            self.memorization_examples >= 1,
+            "task.memorization_examples",
+            ">= 1",
+            self.memorization_examples,
+        )
+        _require(0 <= self.label_noise <= 1, "task.label_noise", "in [0, 1]", self.label_noise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """The pre-trained model that is adapted."""
+
+    name: str = "embedded"
+    """Hub id, local folder in the Hub's layout, or embedded (the small encoder shipped with sorakit)."""
+    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    """Attention kernel: eager, sdpa, or auto: eager for bf16-mixed on a CPU (sdpa's bf16 backward is slow there),
+    otherwise the model's own choice."""
+    random_init: bool = False
+    """Keep the architecture and draw the weights anew: the control that shows what pre-training gives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """The adapter."""
+
+    name: Literal["sora", "head_only"] = "sora"
+    """sora, or head_only: no adapter, only the task head is trained (the floor of every curve)."""
+    r: int = 8
+    """Rank of every adapted matrix before pruning."""
+    lora_alpha: float = 16.0
+    """Scaling numerator; the update is multiplied by `lora_alpha / r`, with the initial r."""
+    lora_dropout: float = 0.0
+    """Dropout on the input of lora_A while training."""
+    target_modules: str | list[str] = "all-linear"
+    """Matrices to adapt: all-linear (every linear layer below the task head), one regular expression, or a list
+    of name endings such as [query,value]."""
+    gate_init: GateInit = "auto"
+    """Gates at the start: ones, zeros, normal, or auto (free scale 1, unit scale 0, released N(0, 1))."""
+    train_head: bool = True
+    """Train the task head beside the adapter. It is saved, and never counted among adapter parameters."""
+
+    def __post_init__(self) -> None:
+        _require(self.r >= 1, "method.r", ">= 1", self.r)
+        _require(_is_positive(self.lora_alpha), "method.lora_alpha", "> 0", self.lora_alpha)
+        _require(0 <= self.lora_dropout < 1, "method.lora_dropout", "in [0, 1)", self.lora_dropout)
+        _require(bool(self.target_modules), "method.target_modules", "not empty", self.target_modules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatesConfig:
+    """How gates are updated (SoRA Eq. 10 and its variants)."""
+
+    update: GateUpdate = "sgd"
+    """sgd: proximal SGD, Eq. 10 as printed. adamw: AdamW, then a constant threshold. adamw_metric: AdamW, then the
+    threshold in AdamW's metric. released: the authors' released operator (dead zone up to 2 xi)."""
+    scale: GateScale = "free"
+    """free: A and B as they are. unit: rows of A and columns of B kept at norm 1, their size carried by the gate."""
+    gate_lr: float = 1.0
+    """Step size eta of the gates, constant; lambda = xi / gate_lr."""
+
+    def __post_init__(self) -> None:
+        _require(_is_positive(self.gate_lr), "gates.gate_lr", "> 0", self.gate_lr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class XiConfig:
+    """The thresholds of Algorithm 1, in gate units per optimizer step."""
+
+    start: float = 1e-4
+    """xi of the dense stage (stage 0)."""
+    first: float = 2e-3
+    """geometric: xi of the first sparsifying stage. Below it nothing dies, so the ratio does not start at `start`."""
+    end: float | None = None
+    """Last xi. null (geometric only): the ratio goes on until no gate is left."""
+    ratio: float = 1.3
+    """geometric with `end: null`: factor from one stage to the next."""
+    num_stages: int = 40
+    """Sparsifying stages after the dense one; with `end: null` the most there may be."""
+    spacing: Spacing = "geometric"
+    """geometric or linear between the first level and `end`; list takes `levels`."""
+    levels: list[float] | None = None
+    """list: xi of stages 1, 2, ...; strictly increasing. `num_stages` is then their number."""
+
+    def __post_init__(self) -> None:
+        _require(_is_positive(self.start), "xi.start", "> 0", self.start)
+        _require(1 <= self.num_stages, "xi.num_stages", ">= 1", self.num_stages)
+        if self.spacing == "list":
+            self._check_list()
+        elif self.levels is not None:
+            raise ValueError(
+                f"`xi.levels` must be null unless `xi.spacing` is list, got {self.levels}. "
+                "Set `xi.spacing` to list."
+            )
+        if self.spacing == "geometric":
+            _require(self.first > self.start, "xi.first", f"> xi.start = {self.start}", self.first)
+            _require(math.isfinite(self.first), "xi.first", "finite", self.first)
+            if self.end is None:
+                _require(self.ratio > 1, "xi.ratio", "> 1", self.ratio)
+                _require(math.isfinite(self.ratio), "xi.ratio", "finite", self.ratio)
+            else:
+                floor = self.start if self.num_stages == 1 else self.first
+                _require(self.end > floor, "xi.end", f"> {floor}", self.end)
+                _require(math.isfinite(self.end), "xi.end", "finite", self.end)
+        if self.spacing == "linear":
+            if self.end is None:
+                raise ValueError("`xi.end` must be set when `xi.spacing` is linear, got null.")
+            _require(self.end > self.start, "xi.end", f"> xi.start = {self.start}", self.end)
+            _require(math.isfinite(self.end), "xi.end", "finite", self.end)
+
+    def _check_list(self) -> None:
+        if not self.levels:
+            raise ValueError(
+                f"`xi.levels` must hold at least one xi when `xi.spacing` is list, got {self.levels}."
+            )
+        previous = self.start
+        for level in self.levels:
+            if not (math.isfinite(level) and level > previous):
+                raise ValueError(
+                    f"`xi.levels` must be finite and strictly increasing from xi.start = {self.start}, "
+                    f"got {self.levels}."
+                )
+            previous = level
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """The dense stage: xi = xi.start until the training loss stops improving."""
+
+    max_epochs: int = 20
+    """Epochs after which the dense stage ends in any case."""
+    patience: int = 2
+    """Epochs in a row with a relative improvement of the training loss below `min_improvement` that end it."""
+    min_improvement: float = 0.01
+    """Relative improvement over the best training loss so far that counts as one. In [0, 1)."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_epochs >= 1, "dense.max_epochs", ">= 1", self.max_epochs)
+        _require(self.patience >= 1, "dense.patience", ">= 1", self.patience)
+        _require(
+            0 <= self.min_improvement < 1, "dense.min_improvement", "in [0, 1)", self.min_improvement
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """A sparsifying stage: one xi."""
+
+    epochs: float = 1.0
+    """Length of a stage in passes over the training data; may be a fraction."""
+    lr_factor: float = 0.3
+    """Learning rate of sparsifying stages, constant, as a share of `optim.lr`."""
+    control: StageControl = "none"
+    """none: Algorithm 1. hold_dense: the same steps with xi held at xi.start (is it sparsity, or more training?)."""
+    kkt_examples: int = 0
+    """Memorization examples for the KKT residual of every stage record; 0 leaves it out, -1 takes all of them."""
+
+    def __post_init__(self) -> None:
+        _require(_is_positive(self.epochs), "stage.epochs", "> 0", self.epochs)
+        _require(_is_positive(self.lr_factor), "stage.lr_factor", "> 0", self.lr_factor)
+        _require(self.kkt_examples >= -1, "stage.kkt_examples", ">= -1", self.kkt_examples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW for everything but the gates."""
+
+    lr: float = 1e-3
+    """Peak learning rate of A, B and the head."""
+    batch_size: int = 32
+    """Examples per optimizer step."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of A, B (live ranks only) and the head; gates have none."""
+    warmup_epochs: float = 0.5
+    """Linear warm-up at the start of the dense stage, in epochs."""
+    max_grad_norm: float = 1.0
+    """Gradient norm of A, B and the head is clipped to this; 0 does not clip. Gates are never clipped."""
+    eval_batch_size: int = 128
+    """Examples per evaluation batch."""
+
+    def __post_init__(self) -> None:
+        _require(_is_positive(self.lr), "optim.lr", "> 0", self.lr)
+        _require(self.batch_size >= 1, "optim.batch_size", ">= 1", self.batch_size)
+        _require(self.eval_batch_size >= 1, "optim.eval_batch_size", ">= 1", self.eval_batch_size)
+        _require(self.weight_decay >= 0, "optim.weight_decay", ">= 0", self.weight_decay)
+        _require(self.warmup_epochs >= 0, "optim.warmup_epochs", ">= 0", self.warmup_epochs)
+        _require(self.max_grad_norm >= 0, "optim.max_grad_norm", ">= 0", self.max_grad_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """Where and how exactly it is computed."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Device kind."""
+    precision: Precision = "bf16-mixed"
+    """Arithmetic of the model; gates, optimizer state and adapters stay float32 in the mixed modes."""
+    num_threads: int | None = None
+    """Threads of a CPU run; null keeps torch's choice. Results are bit-identical only at equal thread counts."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.num_threads is None or self.num_threads >= 1,
+            "trainer.num_threads",
+            ">= 1 or null",
+            self.num_threads,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides the outcome of one run."""
+
+    task: TaskConfig = field(default_factory=TaskConfig)
+    """Data."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """Pre-trained model."""
+    method: MethodConfig = field(default_factory=MethodConfig)
+    """Adapter."""
+    gates: GatesConfig = field(default_factory=GatesConfig)
+    """Gate update."""
+    xi: XiConfig = field(default_factory=XiConfig)
+    """Threshold levels."""
+    dense: DenseConfig = field(default_factory=DenseConfig)
+    """Dense stage."""
+    stage: StageConfig = field(default_factory=StageConfig)
+    """Sparsifying stages."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer and batches."""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """Hardware and arithmetic."""
+    seed: int = 0
+    """Seed of initialisation, batch order and dropout."""
+    out_dir: str | None = None
+    """Folder of this run; null is runs/<task>/<run_id>, where run_id is a hash of everything above."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**31, "seed", "in [0, 2**31)", self.seed)
+        if self.gates.update == "released" and self.gates.scale != "free":
+            raise ValueError(
+                f"`gates.scale` must be free when `gates.update` is released, got {self.gates.scale!r}."
+            )

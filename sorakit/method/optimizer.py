@@ -1,0 +1,233 @@
+"""Optimizers whose gate groups take a proximal step (SoRA Eq. 10 and its variants).
+
+State that changes the mathematics stands in `param_groups`: `xi`, `gate_update`, `gate_scale`, so that a checkpoint of
+the optimizer holds it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from typing_extensions import override
+
+from sorakit.config import GateUpdate
+from sorakit.method.prox import metric_threshold, released_threshold, soft_threshold
+from sorakit.method.tuner import AdaptedMatrix
+
+RELEASED_EPS = 1e-6  # AdamW epsilon of the authors' gate optimizer
+
+
+@torch.no_grad()
+def gate_step_(
+    gates: Sequence[Tensor],
+    *,
+    update: GateUpdate,
+    lr: float,
+    xi: float,
+    metric: Sequence[Tensor] | None = None,
+) -> None:
+    """Take one proximal step on all gates at once, in place.
+
+    sgd: `g <- T_xi(g - lr * dL/dg)` (Eq. 10). The others assume that AdamW has already moved the gates, and only
+    threshold: adamw by `T_xi`, adamw_metric by `T_{xi / metric}`, released by the released operator.
+
+    Args:
+        gates: Gate vectors with gradients.
+        update: The rule.
+        lr: Step size eta of sgd, in gate units per unit of gradient.
+        xi: Threshold in gate units per step.
+        metric: adamw_metric only: `sqrt(v_hat) + eps` of every gate.
+
+    Raises:
+        ValueError: If a gate has no gradient: its threshold would prune it for nothing.
+    """
+    flat = torch.cat([gate.detach() for gate in gates])
+    if update == "sgd":
+        flat = soft_threshold(flat - lr * torch.cat([_gradient(gate) for gate in gates]), xi)
+    elif update == "adamw":
+        flat = soft_threshold(flat, xi)
+    elif update == "adamw_metric":
+        assert metric is not None
+        flat = metric_threshold(flat, xi, metric=torch.cat(list(metric)))
+    else:
+        flat = released_threshold(flat, xi)
+    torch._foreach_copy_(list(gates), list(flat.split([len(gate) for gate in gates])))
+
+
+class ProxSGD(Optimizer):
+    """Proximal SGD on gates (Eq. 10), for any training loop; other parameters need an optimizer of their own.
+
+    Args:
+        params: Gates, float32 or float64, best as (name, parameter) pairs.
+        lr: Step size eta. Must be > 0.
+        xi: Threshold in gate units per step; lambda = xi / lr. Change it through `param_groups`.
+    """
+
+    def __init__(self, params: Iterable[Any], *, lr: float, xi: float = 0.0) -> None:
+        if not lr > 0:
+            raise ValueError(f"`lr` must be > 0, got {lr}.")
+        if not xi >= 0:
+            raise ValueError(f"`xi` must be >= 0, got {xi}.")
+        super().__init__(params, {"lr": lr, "xi": xi})
+        for group in self.param_groups:
+            _check_gates(group)
+
+    @override
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; `closure` recomputes the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            _check_gradients(group)
+            gate_step_(group["params"], update="sgd", lr=group["lr"], xi=group["xi"])
+        return loss
+
+
+class ProxAdamW(AdamW):
+    """AdamW for everything, except that groups with an `xi` are gates and follow their `gate_update`.
+
+    One optimizer, because Lightning's automatic optimization (accumulation, clipping, AMP) takes only one.
+
+    Args:
+        params: Parameter groups. A group with the key `xi` holds gates; it may set `gate_update` (default sgd).
+        matrices: Adapted matrices of the gates. Needed for unit scale and for `rank_weight_decay`.
+        lr: Learning rate of the groups that set none.
+        rank_weight_decay: Decoupled weight decay of A and B, applied to the rows and columns of live gates only, with
+            the learning rate of the group that holds them. Give their group `weight_decay` 0.
+        unit_scale: Keep rows of A and columns of B at norm 1; the gate carries their size, the function is unchanged.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        *,
+        matrices: Sequence[AdaptedMatrix] = (),
+        lr: float,
+        rank_weight_decay: float = 0.0,
+        unit_scale: bool = False,
+    ) -> None:
+        super().__init__(params, lr=lr, weight_decay=0.0)
+        self._matrices = tuple(matrices)
+        self._rank_weight_decay = rank_weight_decay
+        self._unit_scale = unit_scale
+        for group in self.gate_groups:
+            group.setdefault("gate_update", "sgd")
+            _check_gates(group)
+
+    @property
+    def gate_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups that hold gates."""
+        return [group for group in self.param_groups if "xi" in group]
+
+    @override
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; `closure` recomputes the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.gate_groups:
+            _check_gradients(group)
+        self._decay_live_ranks()
+        # AdamW passes over parameters without a gradient, so gates on SGD hide theirs.
+        hidden = [
+            (gate, gate.grad)
+            for group in self.gate_groups
+            if group["gate_update"] == "sgd"
+            for gate in group["params"]
+        ]
+        for gate, _ in hidden:
+            gate.grad = None
+        super().step()
+        for gate, gradient in hidden:
+            gate.grad = gradient
+        for group in self.gate_groups:
+            gate_step_(
+                group["params"],
+                update=group["gate_update"],
+                lr=group["lr"],
+                xi=group["xi"],
+                metric=self._metric(group) if group["gate_update"] == "adamw_metric" else None,
+            )
+        if self._unit_scale:
+            for matrix in self._matrices:
+                _to_unit_scale_(matrix)
+        return loss
+
+    def _metric(self, group: dict[str, Any]) -> list[Tensor]:
+        """Return AdamW's `sqrt(v_hat) + eps` of every gate."""
+        beta2 = group["betas"][1]
+        metric = []
+        for gate in group["params"]:
+            state = self.state[gate]
+            correction = 1 - beta2 ** float(state["step"])
+            metric.append((state["exp_avg_sq"] / correction).sqrt() + group["eps"])
+        return metric
+
+    def _decay_live_ranks(self) -> None:
+        if self._rank_weight_decay == 0 or not self._matrices:
+            return
+        lrs = {id(p): group["lr"] for group in self.param_groups for p in group["params"]}
+        for matrix in self._matrices:
+            shrink = 1 - lrs[id(matrix.lora_A)] * self._rank_weight_decay * (matrix.gate != 0)
+            shrink = shrink.to(matrix.lora_A.dtype)
+            matrix.lora_A.mul_(_along_rows(shrink, matrix.lora_A))
+            matrix.lora_B.mul_(_along_columns(shrink, matrix.lora_B))
+
+
+def _to_unit_scale_(matrix: AdaptedMatrix) -> None:
+    """Scale rows of A and columns of B to norm 1 and the gate by what was taken off."""
+    rows = matrix.lora_A.flatten(1).norm(dim=1)
+    columns = matrix.lora_B.transpose(0, 1).flatten(1).norm(dim=1)
+    # A row that is exactly 0 has no direction; it stays, and its gate is 0 by the product.
+    matrix.lora_A.div_(_along_rows(torch.where(rows > 0, rows, 1.0), matrix.lora_A))
+    matrix.lora_B.div_(_along_columns(torch.where(columns > 0, columns, 1.0), matrix.lora_B))
+    matrix.gate.mul_(rows * columns)
+
+
+def _along_rows(vector: Tensor, like: Tensor) -> Tensor:
+    return vector.view(-1, *[1] * (like.dim() - 1))
+
+
+def _along_columns(vector: Tensor, like: Tensor) -> Tensor:
+    return vector.view(1, -1, *[1] * (like.dim() - 2))
+
+
+def _gradient(gate: Tensor) -> Tensor:
+    assert gate.grad is not None
+    return gate.grad
+
+
+def _names(group: dict[str, Any]) -> Sequence[str]:
+    return group.get("param_names", [f"gate {i}" for i in range(len(group["params"]))])
+
+
+def _check_gates(group: dict[str, Any]) -> None:
+    if not group["xi"] >= 0:
+        raise ValueError(f"`xi` must be >= 0, got {group['xi']}.")
+    for name, gate in zip(_names(group), group["params"], strict=True):
+        if gate.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"`{name}` must be float32 or float64, got {gate.dtype}. In lower precision a gate of 1 does not "
+                "move by a small `xi`."
+            )
+
+
+def _check_gradients(group: dict[str, Any]) -> None:
+    without = [
+        name
+        for name, gate in zip(_names(group), group["params"], strict=True)
+        if gate.grad is None
+    ]
+    if without:
+        raise ValueError(
+            f"`grad` of a gate must not be None, got None for {len(without)} of {len(group['params'])} gates, "
+            f"first {without[0]!r}. Thresholding a gate without a gradient prunes it whatever the data say: check "
+            "that every adapted module is used in the forward pass, and that gradient checkpointing is not reentrant."
+        )

@@ -1,0 +1,78 @@
+"""Proximal operators on gates: pure tensor functions, no modules and no state."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def soft_threshold(gate: Float[Tensor, "*batch r"], xi: float) -> Float[Tensor, "*batch r"]:
+    """Return the proximal operator of `xi * ||.||_1` at `gate`, entrywise.
+
+    `T_xi(g) = sign(g) * max(|g| - xi, 0)` (SoRA, arXiv:2311.11696, Eq. 11). This is the operator of the paper; the
+    released code also zeroes `xi < |g| < 2 xi`, see `released_threshold`.
+
+    Args:
+        gate: Gate entries of any sign, dimensionless.
+        xi: Threshold in gate units, taken off once per call. Must be >= 0.
+
+    Returns:
+        A new tensor with the shape and dtype of `gate`. Entries with `|g| <= xi` are exactly 0.
+
+    Raises:
+        ValueError: If `xi` is negative or NaN.
+    """
+    _check(xi)
+    return _shrink(gate, xi)
+
+
+def metric_threshold(
+    gate: Float[Tensor, "*batch r"], xi: float, *, metric: Float[Tensor, "*batch r"]
+) -> Float[Tensor, "*batch r"]:
+    """Return the soft threshold of `gate` with one threshold `xi / metric` per entry.
+
+    This is the proximal operator of `xi * ||.||_1` in the norm that AdamW's step uses, with
+    `metric = sqrt(v_hat) + eps`: a large past gradient protects a gate. Not in the paper.
+
+    Args:
+        gate: Gate entries of any sign, dimensionless.
+        xi: Threshold in gate units before division. Must be >= 0.
+        metric: Positive divisor of every entry's threshold.
+
+    Returns:
+        A new tensor with the shape and dtype of `gate`.
+
+    Raises:
+        ValueError: If `xi` is negative or NaN.
+    """
+    _check(xi)
+    return _shrink(gate, xi / metric)
+
+
+def released_threshold(gate: Float[Tensor, "*batch r"], xi: float) -> Float[Tensor, "*batch r"]:
+    """Return what the authors' released optimizer makes of `gate`, entrywise.
+
+    `g - sign(g) xi` where `|g| >= 2 xi`, 0 below, but `|g| = xi` exactly is left as it is. It departs from Eq. 11 for
+    `xi <= |g| < 2 xi`, where the paper keeps `|g| - xi`. For replication only.
+
+    Args:
+        gate: Gate entries of any sign, dimensionless.
+        xi: Threshold in gate units. Must be >= 0.
+
+    Returns:
+        A new tensor with the shape and dtype of `gate`.
+
+    Raises:
+        ValueError: If `xi` is negative or NaN.
+    """
+    _check(xi)
+    shrunk = torch.where(gate.abs() > xi, _shrink(gate, xi), gate)
+    return torch.where(shrunk.abs() < xi, torch.zeros_like(gate), shrunk)
+
+
+def _shrink(gate: Tensor, xi: float | Tensor) -> Tensor:
+    return torch.sign(gate) * torch.clamp(gate.abs() - xi, min=0.0)
+
+
+def _check(xi: float) -> None:
+    if not xi >= 0:
+        raise ValueError(f"`xi` must be >= 0, got {xi}.")

@@ -1,0 +1,259 @@
+"""SoRA as a PEFT tuner: LoRA with a gate vector inside `lora_B` (Eq. 9).
+
+`z = s * W_u (g * (W_d x))` with `lora_A = W_d` of shape (r, in), `lora_B = W_u` of shape (out, r), `gate = g` of shape
+(r,) and `s = lora_alpha / r`, fixed at the initial r. The gate sits in `lora_B` because PEFT reads
+`lora_A.weight` in every forward pass, which would compute a gated weight twice.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from peft import LoraConfig, LoraModel
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.lora import LoraLayer
+from peft.utils import register_peft_method
+from torch import Tensor, nn
+from typing_extensions import override
+
+from sorakit.config import GateInit, GateScale, MethodConfig
+from sorakit.method.peft_type import sora_peft_type
+
+_PEFT_PREFIX = "base_model.model."
+_DEFAULTS = MethodConfig()
+_UNSUPPORTED = (
+    "use_dora",
+    "use_qalora",
+    "lora_bias",
+    "use_bdlora",
+    "kasa_config",
+    "velora_config",
+    "monteclora_config",
+    "arrow_config",
+    "alora_invocation_tokens",
+    "target_parameters",
+    "layer_replication",
+    "megatron_config",
+    "trainable_token_indices",
+)
+
+
+class GatedB(nn.Module):
+    """Stands in for the linear or 1x1 convolution in `lora_B[adapter]`; column i of its weight is `g_i * raw[:, i]`.
+
+    PEFT only ever calls `lora_B(h)` and reads `lora_B.weight`, so forward, merge and unmerge see the gated weight. The
+    parameters are direct children: PEFT renames adapters in state-dict keys by position.
+
+    Args:
+        raw: Ungated weight, (out, r) or (out, r, 1, ...).
+        bias: Bias of the up projection, if any.
+        gate: Gate vector, float32 or float64.
+    """
+
+    def __init__(
+        self, raw: nn.Parameter, *, bias: nn.Parameter | None, gate: Float[Tensor, " r"]
+    ) -> None:
+        super().__init__()
+        self.raw = raw
+        self.bias = bias
+        self.gate = nn.Parameter(gate)
+
+    @classmethod
+    def from_module(cls, module: nn.Module, *, gate_init: GateInit, gate_scale: GateScale) -> "GatedB":
+        """Wrap the up projection that PEFT made; its weight becomes `raw`."""
+        raw = module.weight
+        bias = module.bias
+        assert isinstance(raw, nn.Parameter)
+        assert bias is None or isinstance(bias, nn.Parameter)
+        dtype = torch.promote_types(raw.dtype, torch.float32)  # in bfloat16, 1 - 1e-4 is 1
+        gate = torch.empty(raw.shape[1], dtype=dtype, device=raw.device)
+        if gate_init == "auto":
+            gate_init = "zeros" if gate_scale == "unit" else "ones"
+        {"ones": nn.init.ones_, "zeros": nn.init.zeros_, "normal": nn.init.normal_}[gate_init](gate)
+        return cls(raw, bias=bias, gate=gate)
+
+    @property
+    def weight(self) -> Tensor:
+        """The gated weight, in the dtype of `raw`."""
+        gate = self.gate.view(1, -1, *[1] * (self.raw.dim() - 2))
+        return (self.raw * gate).to(self.raw.dtype)
+
+    @property
+    def in_features(self) -> int:
+        """Rank r."""
+        return self.raw.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """Output width of the adapted module."""
+        return self.raw.shape[0]
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        dims = self.raw.dim() - 2
+        if dims == 0:
+            return F.linear(x, self.weight, self.bias)
+        return (F.conv1d, F.conv2d, F.conv3d)[dims - 1](x, self.weight, self.bias)
+
+
+@dataclass
+class SoraConfig(LoraConfig):
+    """Configuration of SoRA for `peft.get_peft_model`: a `LoraConfig` with gates.
+
+    Args:
+        gate_init: Gates at the start: ones, zeros, normal, or auto (1 with free scale, 0 with unit scale).
+        gate_scale: free, or unit (rows of A and columns of B start at norm 1).
+    """
+
+    r: int = field(default=_DEFAULTS.r, metadata={"help": "Rank before pruning."})
+    lora_alpha: float = field(  # pyright: ignore[reportIncompatibleVariableOverride]  # PEFT says int, takes float
+        default=_DEFAULTS.lora_alpha, metadata={"help": "Scaling numerator."}
+    )
+    gate_init: GateInit = field(
+        default=_DEFAULTS.gate_init, metadata={"help": "ones | zeros | normal | auto"}
+    )
+    gate_scale: GateScale = field(default="free", metadata={"help": "free | unit"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = sora_peft_type()
+        for name in _UNSUPPORTED:
+            value = getattr(self, name, None)
+            if value:
+                raise ValueError(f"`{name}` must be unset with SoRA, got {value!r}.")
+        if self.init_lora_weights not in (True, False, "gaussian", "orthogonal"):
+            raise ValueError(
+                "`init_lora_weights` must be True, False, 'gaussian' or 'orthogonal' with SoRA, "
+                f"got {self.init_lora_weights!r}."
+            )
+
+
+class SoraModel(LoraModel):
+    """PEFT's LoRA with a `GatedB` in the place of every up projection."""
+
+    @override
+    def _create_and_replace(
+        self,
+        lora_config: SoraConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **kwargs: Any,
+    ) -> None:
+        super()._create_and_replace(
+            lora_config, adapter_name, target, target_name, parent, current_key, **kwargs
+        )
+        layer = getattr(parent, target_name)
+        is_gated = False
+        # nn.MultiheadAttention nests a second LoRA layer for its output projection.
+        for module in layer.modules():
+            if isinstance(module, LoraLayer) and adapter_name in module.lora_B:
+                is_gated = True
+                up = module.lora_B[adapter_name]
+                if not isinstance(up, GatedB):
+                    gated = GatedB.from_module(
+                        up, gate_init=lora_config.gate_init, gate_scale=lora_config.gate_scale
+                    )
+                    gated.requires_grad_(gated.raw.requires_grad)
+                    module.lora_B[adapter_name] = gated
+                    if lora_config.gate_scale == "unit":
+                        _draw_unit_factors(module.lora_A[adapter_name].weight, gated.raw)
+        if not is_gated:
+            raise ValueError(
+                f"`target_modules` must name layers with lora_A and lora_B, got {current_key!r} "
+                f"({type(target).__name__}). SoRA cannot gate it; leave it out."
+            )
+
+    @override
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
+        # LoraModel writes into `lora_B[...].weight.data`, which is lost on a computed weight.
+        raise TypeError("SoRA adapters cannot be added up. Use `export_lora`, then PEFT's LoRA.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptedMatrix:
+    """One adapted matrix of a model: views of its parameters, no copies.
+
+    Attributes:
+        name: Full name of the adapted module in the base model.
+        lora_A: Down projection, (r, in).
+        lora_B: Ungated up projection, (out, r).
+        gate: Gate vector, (r,).
+        scaling: The factor s of Eq. 9.
+        fan_in_fan_out: Whether the base weight is stored transposed (Conv1D of GPT-2).
+    """
+
+    name: str
+    lora_A: nn.Parameter
+    lora_B: nn.Parameter
+    gate: nn.Parameter
+    scaling: float
+    fan_in_fan_out: bool = False
+
+    @property
+    def params_per_rank(self) -> int:
+        """Elements of A and B that one rank holds: in + out for a linear layer."""
+        return (self.lora_A.numel() + self.lora_B.numel()) // self.gate.numel()
+
+    def strengths(self) -> Float[Tensor, " r"]:
+        """Return `|g_i| |A_i| |B_i|` per rank: the size that trading scale between the three cannot change."""
+        with torch.no_grad():
+            rows = self.lora_A.flatten(1).norm(dim=1)
+            columns = self.lora_B.transpose(0, 1).flatten(1).norm(dim=1)
+            return self.gate.abs() * rows * columns
+
+
+def adapted_matrices(model: nn.Module, adapter_name: str = "default") -> list[AdaptedMatrix]:
+    """Return every SoRA matrix of `model` in the order of its modules; an empty list if there is none.
+
+    PEFT makes new parameters when it moves or casts an adapter, so call this after the model is in place.
+    """
+    return list(_walk(model, adapter_name))
+
+
+def gates(model: nn.Module, adapter_name: str = "default") -> dict[str, nn.Parameter]:
+    """Return the gate vectors of `model`, (r,) each, by the name of the adapted module."""
+    return {matrix.name: matrix.gate for matrix in _walk(model, adapter_name)}
+
+
+def register() -> None:
+    """Make `SoraConfig` known to PEFT; importing this module does it."""
+    if sora_peft_type() not in PEFT_TYPE_TO_TUNER_MAPPING:
+        register_peft_method(name="sora", config_cls=SoraConfig, model_cls=SoraModel, prefix="lora_")
+
+
+def _walk(model: nn.Module, adapter_name: str) -> Iterator[AdaptedMatrix]:
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer) and adapter_name in module.lora_B:
+            up = module.lora_B[adapter_name]
+            if isinstance(up, GatedB):
+                down = module.lora_A[adapter_name].weight
+                assert isinstance(down, nn.Parameter)
+                yield AdaptedMatrix(
+                    name=name.rpartition(_PEFT_PREFIX)[2],
+                    lora_A=down,
+                    lora_B=up.raw,
+                    gate=up.gate,
+                    scaling=float(module.scaling[adapter_name]),
+                    fan_in_fan_out=bool(module.fan_in_fan_out)
+                    if "fan_in_fan_out" in vars(module)
+                    else False,
+                )
+
+
+@torch.no_grad()
+def _draw_unit_factors(lora_A: Tensor, lora_B: Tensor) -> None:
+    """Draw A and B from N(0, 1) and scale rows of A and columns of B to norm 1, in place."""
+    nn.init.normal_(lora_A)
+    nn.init.normal_(lora_B)
+    lora_A.div_(lora_A.flatten(1).norm(dim=1).view(-1, *[1] * (lora_A.dim() - 1)))
+    norms = lora_B.transpose(0, 1).flatten(1).norm(dim=1)
+    lora_B.div_(norms.view(1, -1, *[1] * (lora_B.dim() - 2)))
+
+
+register()

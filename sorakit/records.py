@@ -1,0 +1,389 @@
+"""The run folder: its schema, a crash-tolerant writer and a reader. Free of torch.
+
+A stage is complete when its line stands in `stages.jsonl`, which is written last. Lines are flushed to the disk;
+whole files are replaced atomically. A torn last line and rows of incomplete stages are ignored by the reader.
+"""
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pandas as pd
+import yaml
+
+from sorakit.config import METHOD_VERSION, RunConfig
+
+SCHEMA_VERSION = 1
+CONFIG_FILE = "config.yaml"
+META_FILE = "meta.json"
+STATUS_FILE = "status.json"
+STAGES_FILE = "stages.jsonl"
+RANKS_FILE = "ranks.jsonl"
+TIMINGS_FILE = "timings.jsonl"
+EXAMPLES_FILE = "examples.parquet"
+ADAPTERS_DIR = "adapters"
+CHECKPOINTS_DIR = "checkpoints"
+
+State = Literal["running", "completed", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """One line of `stages.jsonl`. Scores and counts come from the same weights."""
+
+    stage: int
+    """0 is the dense stage."""
+    xi: float
+    """Threshold, gate units per optimizer step."""
+    lambda_: float
+    """xi / gate_lr: weight of the L1 norm of the gates. Written as `lambda`."""
+    num_nonzero_params: int
+    """Elements of A and B that belong to non-zero gates: what the exported LoRA holds."""
+    num_adapter_params: int
+    """The same count with no gate zero."""
+    num_nonzero_gates: int
+    """Ranks left, summed over the adapted matrices."""
+    released_count: int
+    """The authors' count (2 * hidden_size for a rank of any matrix), for comparison only."""
+    metric: str
+    """Name of the score."""
+    memorization: float
+    """Score on the memorization sample (training examples), evaluation mode."""
+    generalization: float
+    """Score on the validation split."""
+    test: float | None
+    """Score on the test split, where the split protocol has one."""
+    memorization_percent: float | None
+    """Memorization in percent of the dense stage's; null where that is not positive."""
+    generalization_percent: float | None
+    """Generalization in percent of the dense stage's; null where that is not positive."""
+    extra_metrics: dict[str, dict[str, float]]
+    """Further scores: split -> metric -> value."""
+    train_loss: float
+    """Mean training loss over the last pass of the stage, training mode."""
+    memorization_loss: float
+    """Mean loss on the memorization sample, evaluation mode."""
+    generalization_loss: float
+    """Mean loss on the validation split, evaluation mode."""
+    kkt_residual: float | None
+    """Largest violation of the gates' optimality conditions at fixed A and B, in units of lambda."""
+    kkt_residual_se: float | None
+    """Split-half standard error of `kkt_residual`."""
+    gates_flickering: int
+    """Gates whose zero status changed during the last pass of the stage."""
+    sum_of_strengths: float
+    """Sum over ranks of |g_i| |A_i| |B_i|."""
+    epochs: float
+    """Passes over the training data in this stage."""
+    optimizer_steps: int
+    """Optimizer steps in this stage."""
+    stopped_by: str
+    """What ended the stage: converged or max_epochs (dense), length (sparsifying)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankRecord:
+    """One line of `ranks.jsonl`: one adapted matrix at the end of one stage."""
+
+    stage: int
+    """Stage that ended."""
+    module: str
+    """Full name of the adapted module in the base model."""
+    layer: int | None
+    """Index of the transformer layer; null outside of layers."""
+    matrix: str
+    """Name of the matrix inside its layer, for example attention.self.query."""
+    in_features: int
+    """Columns of A."""
+    out_features: int
+    """Rows of B."""
+    r: int
+    """Rank before pruning."""
+    nonzero_rank: int
+    """Non-zero gates."""
+    strengths: list[float]
+    """|g_i| |A_i| |B_i| of every rank, zeros included."""
+
+
+def config_to_dict(config: RunConfig) -> dict[str, Any]:
+    """Return the resolved configuration as plain nested dictionaries."""
+    return asdict(config)
+
+
+def run_id(config: RunConfig) -> str:
+    """Return the short hash that names an experiment.
+
+    It covers the resolved configuration and the method version, without what cannot change the experiment: the output
+    folder and the number of threads.
+    """
+    content = config_to_dict(config)
+    del content["out_dir"]
+    del content["trainer"]["num_threads"]
+    text = json.dumps({"method_version": METHOD_VERSION, "config": content}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_path(config: RunConfig) -> Path:
+    """Return the folder of a run: `out_dir`, or runs/<task>/<run_id>."""
+    if config.out_dir is not None:
+        return Path(config.out_dir)
+    return Path("runs") / config.task.name / run_id(config)
+
+
+def stage_name(stage: int) -> str:
+    """Return the folder name of a stage's adapter."""
+    return f"stage_{stage:02d}"
+
+
+class RunWriter:
+    """Writes one run folder.
+
+    Args:
+        path: The run folder. It must exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write `config.yaml`, resolved."""
+        text = yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
+        _replace_text(self.path / CONFIG_FILE, text)
+
+    def write_meta(self, meta: Mapping[str, Any]) -> None:
+        """Write `meta.json`; schema and method version and the run id are added by the caller's content."""
+        _replace_text(self.path / META_FILE, json.dumps(meta, indent=2, allow_nan=False) + "\n")
+
+    def write_status(self, state: State, error: str | None = None) -> None:
+        """Replace `status.json`."""
+        status = {"state": state, "error": error, "host": socket.gethostname(), "pid": os.getpid()}
+        _replace_text(self.path / STATUS_FILE, json.dumps(status, indent=2) + "\n")
+
+    def adapter_path(self, stage: int) -> Path:
+        """Return where the pruned adapter of a stage belongs."""
+        return self.path / ADAPTERS_DIR / stage_name(stage)
+
+    def append_stage(
+        self,
+        record: StageRecord,
+        *,
+        ranks: Iterable[RankRecord],
+        examples: pd.DataFrame,
+        timing: Mapping[str, Any],
+    ) -> None:
+        """Append one complete stage; the line in `stages.jsonl` comes last.
+
+        Args:
+            record: The stage.
+            ranks: One record per adapted matrix.
+            examples: Rows of `examples.parquet`, with the column `stage`.
+            timing: What may differ between two equal runs: seconds, memory, host.
+        """
+        previous = _read_examples(self.path)
+        table = examples if previous is None else pd.concat([previous, examples], ignore_index=True)
+        _replace_parquet(self.path / EXAMPLES_FILE, table)
+        _append_lines(self.path / RANKS_FILE, [asdict(rank) for rank in ranks])
+        _append_lines(self.path / TIMINGS_FILE, [{"stage": record.stage, **timing}])
+        line = asdict(record)
+        _append_lines(self.path / STAGES_FILE, [_rename(line, "lambda_", "lambda")])
+
+    def keep_stages(self, num_stages: int) -> None:
+        """Cut every table back to its first `num_stages` stages, before a resumed run writes them again."""
+        for name in (STAGES_FILE, RANKS_FILE, TIMINGS_FILE):
+            file = self.path / name
+            if file.exists():
+                rows = [row for row in _read_lines(file) if row["stage"] < num_stages]
+                _replace_text(file, "".join(_dump(row) for row in rows))
+        examples = _read_examples(self.path)
+        if examples is not None:
+            kept = examples[examples["stage"] < num_stages].reset_index(drop=True)
+            _replace_parquet(self.path / EXAMPLES_FILE, kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder, read.
+
+    Attributes:
+        path: The folder.
+        config: Resolved configuration.
+        meta: Versions, fingerprints, hardware.
+        status: State, error, host and pid.
+        stages: One row a complete stage, columns as in `StageRecord` (`lambda_` is `lambda`).
+        ranks: One row a (stage, module), columns as in `RankRecord`.
+        timings: One row a stage.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    meta: dict[str, Any]
+    status: dict[str, Any]
+    stages: pd.DataFrame
+    ranks: pd.DataFrame
+    timings: pd.DataFrame
+
+    @property
+    def run_id(self) -> str:
+        """Hash of the configuration, as written when the run started."""
+        return str(self.meta["run_id"])
+
+    @property
+    def state(self) -> str:
+        """running, completed, failed or interrupted; running also when its process is gone."""
+        return str(self.status["state"])
+
+    def examples(self) -> pd.DataFrame:
+        """Read `examples.parquet`: one row a (stage, split, example) of the complete stages."""
+        table = _read_examples(self.path)
+        if table is None:
+            return pd.DataFrame()
+        complete = table["stage"].isin(self.stages["stage"])
+        return table[complete].reset_index(drop=True)
+
+
+def is_run_folder(path: Path) -> bool:
+    """Return whether `path` holds a run."""
+    return (path / CONFIG_FILE).is_file() and (path / META_FILE).is_file()
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Return the run folders at or below `root`, sorted.
+
+    Raises:
+        ValueError: If `root` does not exist.
+    """
+    if not root.is_dir():
+        raise ValueError(f"`RUNS` must be a folder, got {str(root)!r}, which does not exist.")
+    return sorted(file.parent for file in root.rglob(META_FILE) if is_run_folder(file.parent))
+
+
+def load_run(path: Path | str) -> Run:
+    """Read a run folder; tolerate a torn last line and rows of an incomplete stage.
+
+    Raises:
+        ValueError: If the folder holds no run, or one of another schema version.
+    """
+    folder = Path(path)
+    if not is_run_folder(folder):
+        raise ValueError(
+            f"`RUN` must be a run folder (with {CONFIG_FILE} and {META_FILE}), got {str(folder)!r}."
+        )
+    meta = _read_json(folder / META_FILE)
+    version = meta.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"`schema_version` must be {SCHEMA_VERSION}, got {version!r} in {str(folder / META_FILE)!r}. "
+            "Read this run with the sorakit version named in its meta.json."
+        )
+    stages = _read_table(folder / STAGES_FILE, _stage_columns())
+    complete = set(stages["stage"])
+    ranks = _read_table(folder / RANKS_FILE, [field.name for field in fields(RankRecord)])
+    timings = _read_table(folder / TIMINGS_FILE, ["stage"])
+    config = cast(dict[str, Any], yaml.safe_load((folder / CONFIG_FILE).read_text("utf-8")))
+    return Run(
+        path=folder,
+        config=config,
+        meta=meta,
+        status=read_status(folder),
+        stages=stages,
+        ranks=ranks[ranks["stage"].isin(complete)].reset_index(drop=True),
+        timings=timings[timings["stage"].isin(complete)].reset_index(drop=True),
+    )
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """Return `status.json` of a run folder; a run killed before it wrote one is `running` with no process."""
+    file = path / STATUS_FILE
+    if not file.exists():
+        return {"state": "running", "error": None, "host": None, "pid": None}
+    return _read_json(file)
+
+
+def is_alive(status: Mapping[str, Any]) -> bool:
+    """Return whether the process of a running run still exists, as far as this host can tell."""
+    if status["state"] != "running" or status["pid"] is None:
+        return False
+    if status["host"] != socket.gethostname():
+        return True
+    try:
+        os.kill(int(status["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _stage_columns() -> list[str]:
+    return ["lambda" if field.name == "lambda_" else field.name for field in fields(StageRecord)]
+
+
+def _rename(row: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    return {new if key == old else key: value for key, value in row.items()}
+
+
+def _dump(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _append_lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    _drop_torn_line(file)
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write("".join(_dump(row) for row in rows))
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _drop_torn_line(file: Path) -> None:
+    """Remove what a killed process left of a line, or the next line would be glued to it."""
+    if not file.exists():
+        return
+    content = file.read_bytes()
+    if content and not content.endswith(b"\n"):
+        _replace_bytes(file, content[: content.rfind(b"\n") + 1])
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    lines = file.read_text("utf-8", errors="replace").split("\n")
+    complete = lines[:-1]  # the last element is empty, or a torn line
+    return [json.loads(line) for line in complete]
+
+
+def _read_table(file: Path, columns: list[str]) -> pd.DataFrame:
+    rows = _read_lines(file)
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=pd.Index(columns))
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    return cast(dict[str, Any], json.loads(file.read_text("utf-8")))
+
+
+def _read_examples(path: Path) -> pd.DataFrame | None:
+    file = path / EXAMPLES_FILE
+    return pd.read_parquet(file) if file.exists() else None
+
+
+def _replace_text(file: Path, text: str) -> None:
+    _replace_bytes(file, text.encode())
+
+
+def _replace_bytes(file: Path, content: bytes) -> None:
+    part = file.with_name(file.name + ".part")
+    with part.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(file)
+
+
+def _replace_parquet(file: Path, table: pd.DataFrame) -> None:
+    part = file.with_name(file.name + ".part")
+    table.to_parquet(part, index=False)
+    part.replace(file)

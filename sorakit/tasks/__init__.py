@@ -1,0 +1,81 @@
+"""Tasks: texts with labels, split into what is trained on and what is held out."""
+
+from typing import TYPE_CHECKING
+
+from sorakit.config import TaskConfig
+
+if TYPE_CHECKING:
+    import sorakit.tasks.base
+
+PYDOC_NAMES = ("pydoc_topic", "pydoc_pair", "pydoc_order")
+GLUE_NAMES = (
+    "cola",
+    "sst2",
+    "mrpc",
+    "qqp",
+    "stsb",
+    "mnli",
+    "mnli_mismatched",
+    "qnli",
+    "rte",
+    "wnli",
+)
+TASK_NAMES = (*PYDOC_NAMES, *GLUE_NAMES, "files")
+
+
+# The families import `datasets`, which takes a second; `import sorakit.tasks` does not.
+def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
+    """Return the task of a run, its label noise included.
+
+    Args:
+        config: The `task` section of a run.
+        seed: The run's seed, with which label noise is drawn.
+
+    Returns:
+        The task; its `train` has the boolean column `is_noisy`, False everywhere without label
+        noise.
+
+    Raises:
+        ValueError: If the name is unknown, a key does not belong to the task, or its data is
+            missing or malformed.
+    """
+    if config.name not in TASK_NAMES:
+        raise ValueError(
+            f"`task.name` must be one of {', '.join(TASK_NAMES)}, got {config.name!r}."
+        )
+    _reject_unused_keys(config)
+    from sorakit.tasks.label_noise import with_label_noise
+
+    if config.name in PYDOC_NAMES:
+        from sorakit.tasks.pydoc import load_pydoc
+
+        task = load_pydoc(config.name)
+    elif config.name in GLUE_NAMES:
+        from sorakit.tasks.glue import load_glue
+
+        task = load_glue(config)
+    else:
+        from sorakit.tasks.files import load_files
+
+        task = load_files(config)
+    return with_label_noise(task, config.label_noise, seed)
+
+
+def _reject_unused_keys(config: TaskConfig) -> None:
+    if config.name != "files":
+        for key in ("train_file", "validation_file", "text_pair_column", "metric"):
+            value = getattr(config, key)
+            if value is not None:
+                raise ValueError(
+                    f"`task.{key}` must be null unless `task.name` is files, got {value!r}."
+                )
+    if config.name in PYDOC_NAMES and config.data_dir is not None:
+        raise ValueError(
+            f"`task.data_dir` must be null when `task.name` is {config.name}, "
+            f"got {config.data_dir!r}. The task is embedded."
+        )
+    if config.name not in GLUE_NAMES and config.split_protocol != "official":
+        raise ValueError(
+            f"`task.split_protocol` must be official when `task.name` is {config.name}, "
+            f"got {config.split_protocol!r}."
+        )

@@ -1,0 +1,48 @@
+"""What a task is: texts, labels and a score."""
+
+from dataclasses import dataclass
+
+from datasets import Dataset
+
+from sorakit.config import TaskMetric
+
+TEXT = "text"
+TEXT_PAIR = "text_pair"
+LABEL = "label"
+INDEX = "index"
+IS_NOISY = "is_noisy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Texts with labels, split into what is trained on and what is held out.
+
+    Attributes:
+        name: Name as in `task.name`.
+        train: Columns `text`, `text_pair` (pairs only) and `label` (class index, or float for a regression).
+        validation: Held out, same columns.
+        test: A second held-out split, where the protocol has one.
+        label_names: Class names, index = label; empty for a regression.
+        metric: The score of memorization and generalization.
+        extra_metrics: Further scores that the task's papers report.
+        source: Where the data came from, for `meta.json`: never an absolute path of the user's machine.
+    """
+
+    name: str
+    train: Dataset
+    validation: Dataset
+    label_names: tuple[str, ...]
+    metric: TaskMetric
+    extra_metrics: tuple[TaskMetric, ...] = ()
+    test: Dataset | None = None
+    source: str = ""
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether labels are numbers rather than classes."""
+        return not self.label_names
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether examples are pairs of texts."""
+        return TEXT_PAIR in self.train.column_names

@@ -1,0 +1,48 @@
+"""Training labels replaced at random: what a model can only memorise."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from sorakit.tasks.base import IS_NOISY, LABEL, Task
+
+
+def with_label_noise(task: Task, share: float, seed: int) -> Task:
+    """Return the task with a share of its training labels replaced, and marked in `is_noisy`.
+
+    Exactly `round(share * n)` of the n training examples are drawn without replacement. A class is
+    replaced by another one, uniformly over the others. The numbers of a regression move around a
+    random cycle of the drawn examples, so that each gets another example's number (the same value,
+    if two examples agree) and their distribution stays.
+
+    Args:
+        task: Any task; held-out splits are left as they are.
+        share: Share of the training examples, in [0, 1]. With 0, no label changes.
+        seed: Seed of the draw.
+
+    Returns:
+        A new task whose `train` has the boolean column `is_noisy`.
+
+    Raises:
+        ValueError: If `share` is outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"`share` must be in [0, 1], got {share}.")
+    generator = np.random.default_rng(seed)
+    labels = np.asarray(task.train[LABEL])
+    drawn = generator.permutation(len(labels))[: round(share * len(labels))]
+    noisy_labels = labels.copy()
+    if task.is_regression:
+        noisy_labels[drawn] = np.roll(labels[drawn], 1)
+    else:
+        num_classes = len(task.label_names)
+        assert num_classes >= 2, "there is no other class"
+        shift = generator.integers(1, num_classes, size=len(drawn))
+        noisy_labels[drawn] = (labels[drawn] + shift) % num_classes
+    is_noisy = np.zeros(len(labels), dtype=bool)
+    is_noisy[drawn] = True
+    train = task.train
+    if len(drawn):
+        feature = train.features[LABEL]
+        train = train.remove_columns(LABEL).add_column(LABEL, noisy_labels, feature=feature)
+    return replace(task, train=train.add_column(IS_NOISY, is_noisy))

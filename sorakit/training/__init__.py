@@ -1,0 +1,1 @@
+"""Training: the Lightning module, the data, the xi schedule, and one whole run."""

@@ -1,0 +1,63 @@
+"""The thresholds and learning rates of a run: pure functions of the configuration. Free of torch."""
+
+from sorakit.config import DenseConfig, XiConfig
+
+
+def levels(config: XiConfig) -> tuple[float, ...]:
+    """Return xi of every stage, `num_stages + 1` strictly increasing values that begin with `xi.start`.
+
+    geometric: `start, first, first * q, ...` with `q = ratio` or, when `end` is given, the q that reaches `end`.
+    linear: equal steps from `start` to `end`. list: `start`, then the listed levels.
+
+    Args:
+        config: Threshold schedule, valid by construction.
+
+    Returns:
+        Thresholds in gate units per optimizer step; entry k belongs to stage k, 0 is dense.
+    """
+    if config.spacing == "list":
+        assert config.levels is not None
+        return (config.start, *config.levels)
+    count = config.num_stages
+    if config.spacing == "linear":
+        assert config.end is not None
+        step = (config.end - config.start) / count
+        return (*(config.start + step * stage for stage in range(count)), config.end)
+    if config.end is None:
+        return (config.start, *(config.first * config.ratio**k for k in range(count)))
+    if count == 1:
+        return (config.start, config.end)
+    ratio = (config.end / config.first) ** (1 / (count - 1))
+    return (config.start, *(config.first * ratio**k for k in range(count - 1)), config.end)
+
+
+def learning_rate_factor(
+    step: int,
+    *,
+    stage: int,
+    steps_per_epoch: int,
+    warmup_epochs: float,
+    dense: DenseConfig,
+    stage_factor: float,
+) -> float:
+    """Return the learning rate at an optimizer step as a share of `optim.lr`.
+
+    Dense stage: linear warm-up, then linear decay that would reach `stage_factor` at `dense.max_epochs`. Sparsifying
+    stages: constant at `stage_factor`, so they keep training. Gates do not follow it.
+
+    Args:
+        step: Optimizer steps taken so far in the run.
+        stage: 0 for dense.
+        steps_per_epoch: Optimizer steps in a pass over the training data.
+        warmup_epochs: Length of the warm-up.
+        dense: Dense stage.
+        stage_factor: `stage.lr_factor`.
+    """
+    if stage > 0:
+        return stage_factor
+    warmup = warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    rest = max(dense.max_epochs * steps_per_epoch - warmup, 1)
+    done = min((step - warmup) / rest, 1.0)
+    return 1.0 + (stage_factor - 1.0) * done

@@ -1,0 +1,104 @@
+"""The progress bar: phase, xi, parameters left, and the two scores."""
+
+import sys
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typing_extensions import override
+
+from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
+from sorakit.method.prune import num_adapter_params, num_nonzero_params
+from sorakit.training.module import AdaptationModule
+from sorakit.training.xi_scheduler import StageEnd, XiScheduler
+
+
+class StageProgress(ProgressBar):
+    """One moving line for the current segment and one printed line for every stage that ended.
+
+    Args:
+        scheduler: The run's schedule.
+        title: What is being run.
+    """
+
+    def __init__(self, scheduler: XiScheduler, *, title: str) -> None:
+        super().__init__()
+        self._scheduler = scheduler
+        self._title = title
+        self._console = Console(file=sys.stderr, highlight=False)
+        self._progress: Progress | None = None
+        self._bar: Any = None
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._console.print(f"[bold]{self._title}[/bold]")
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar = self._progress.add_task("", total=None)
+            self._progress.start()
+
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self._progress is not None:
+            self._progress.reset(
+                self._bar,
+                total=self.total_train_batches,
+                description=self._describe(trainer.lightning_module),
+            )
+
+    @override
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        if self._progress is not None:
+            self._progress.advance(self._bar)
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_start(trainer, pl_module)
+        if self._progress is not None:
+            self._progress.update(self._bar, description=f"{self._describe(pl_module)}  evaluating")
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def stage_ended(self, trainer: pl.Trainer, module: pl.LightningModule, end: StageEnd) -> None:
+        """Print the line of a stage; a listener of `XiScheduler`."""
+        assert isinstance(module, AdaptationModule)
+        phase = "dense" if end.stage == 0 else f"stage {end.stage:2d}"
+        self._console.print(
+            f"  {phase:8}  xi {end.xi:8.2e}  {_count(module)}  {_scores(module)}  "
+            f"{end.epochs:.3g} epochs ({end.stopped_by})"
+        )
+
+    def _describe(self, module: pl.LightningModule) -> str:
+        assert isinstance(module, AdaptationModule)
+        scheduler = self._scheduler
+        phase = "dense" if scheduler.stage == 0 else f"stage {scheduler.stage}"
+        scores = f"  {_scores(module)}" if module.results else ""
+        return f"  {phase}  xi {scheduler.xi:.2e}  {_count(module)}{scores}"
+
+
+def _count(module: AdaptationModule) -> str:
+    left, dense = num_nonzero_params(module.model), num_adapter_params(module.model)
+    share = f" ({left / dense:6.1%})" if dense else ""
+    return f"{left:>9,} parameters{share}"
+
+
+def _scores(module: AdaptationModule) -> str:
+    results = module.results
+    return (
+        f"memorization {results[MEMORIZATION_SPLIT].score:.3f}  "
+        f"generalization {results[GENERALIZATION_SPLIT].score:.3f}"
+    )

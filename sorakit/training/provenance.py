@@ -1,0 +1,107 @@
+"""What `meta.json` says of a run: versions, commit, fingerprints, hardware."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sorakit.config import METHOD_VERSION, RunConfig
+from sorakit.records import SCHEMA_VERSION, run_id
+from sorakit.tasks.base import Task
+
+_PACKAGES = (
+    "sorakit",
+    "torch",
+    "transformers",
+    "datasets",
+    "lightning",
+    "peft",
+    "torchmetrics",
+    "numpy",
+)
+
+
+def run_meta(
+    config: RunConfig, *, task: Task, backbone_fingerprint: str, model: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the content of `meta.json` at the start of a run.
+
+    Args:
+        config: Resolved configuration.
+        task: The data.
+        backbone_fingerprint: Hash of the base weights.
+        model: Sizes of the model.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "method_version": METHOD_VERSION,
+        "run_id": run_id(config),
+        "git": _git_state(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "data": {
+            "source": task.source,
+            "train": len(task.train),
+            "validation": len(task.validation),
+            "test": None if task.test is None else len(task.test),
+        },
+        "data_fingerprint": data_fingerprint(task),
+        "backbone_fingerprint": backbone_fingerprint,
+        "hardware": _hardware(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": model,
+    }
+
+
+def data_fingerprint(task: Task) -> str:
+    """Return a hash over all texts and labels of a task."""
+    digest = hashlib.sha256()
+    for split in (task.train, task.validation, task.test):
+        if split is not None:
+            for row in split:
+                digest.update(json.dumps(row, sort_keys=True).encode())
+        digest.update(b"|")
+    return digest.hexdigest()[:16]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+            found[package] = "not installed"
+    return found
+
+
+def _git_state() -> dict[str, Any]:
+    """Return the commit of the checkout that sorakit runs from; null in an installed package."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return {"sha": None, "dirty": None}
+    try:
+        sha = _git(root, "rev-parse", "HEAD").strip()
+        return {"sha": sha, "dirty": bool(_git(root, "status", "--porcelain").strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return {"sha": None, "dirty": None}
+
+
+def _git(root: Path, *args: str) -> str:
+    command = ["git", "-C", str(root), *args]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _hardware() -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }

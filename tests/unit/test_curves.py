@@ -1,0 +1,206 @@
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis.curves import (
+    count_spacing,
+    floor_scores,
+    hold_dense_scores,
+    sparsest_keeping,
+    summary,
+    with_gain_retained,
+)
+from analysis.load import load_runs
+from tests.support.fake_runs import write_run
+
+
+def curve(
+    points: list[tuple[int, float, float]], *, run_id: str = "p", role: str = "path", **keys: Any
+) -> pd.DataFrame:
+    """Return a stage table: one row a (num_nonzero_params, memorization, generalization)."""
+    identity = {"task": "t", "backbone": "b", "setting": "default", "seed": 0, **keys}
+    return pd.DataFrame(
+        [
+            {
+                **identity,
+                "run_id": run_id,
+                "role": role,
+                "metric": "accuracy",
+                "stage": stage,
+                "num_nonzero_params": count,
+                "memorization": memorization,
+                "generalization": generalization,
+            }
+            for stage, (count, memorization, generalization) in enumerate(points)
+        ]
+    )
+
+
+def floor(memorization: float, generalization: float, **keys: Any) -> pd.DataFrame:
+    return curve([(0, memorization, generalization)], role="floor", **{"run_id": "f", **keys})
+
+
+PATH = curve([(1000, 1.0, 0.8), (500, 0.95, 0.76), (100, 0.7, 0.8), (0, 0.5, 0.4)])
+
+
+def test_floor_is_the_dense_stage_of_the_head_only_run() -> None:
+    rows = curve([(0, 0.5, 0.4), (0, 0.6, 0.5)], role="floor")
+    floors = floor_scores(rows)
+    assert floors[["memorization_floor", "generalization_floor"]].to_numpy().tolist() == [
+        [0.5, 0.4]
+    ]
+
+
+def test_two_floors_that_disagree_are_refused() -> None:
+    table = pd.concat([floor(0.5, 0.4, run_id="f1"), floor(0.6, 0.4, run_id="f2")])
+    message = (
+        "`RUNS` must hold one floor result for t, b, seed 0, got runs f1, f2 with different "
+        "scores. Name only the folders of runs that belong together."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        floor_scores(table)
+
+
+def test_two_floors_that_agree_count_once() -> None:
+    table = pd.concat([floor(0.5, 0.4, run_id="f1"), floor(0.5, 0.4, run_id="f2")])
+    assert len(floor_scores(table)) == 1
+
+
+def test_hold_dense_score_is_that_of_its_last_stage() -> None:
+    rows = curve([(1000, 1.0, 0.8), (1000, 1.0, 0.7)], role="hold_dense")
+    assert hold_dense_scores(rows)["generalization_hold_dense"].tolist() == [0.7]
+
+
+def test_gain_retained_is_one_at_dense_and_zero_at_the_floor() -> None:
+    table = with_gain_retained(pd.concat([PATH, floor(0.5, 0.4)]))
+    gain = table[table["role"] == "path"].set_index("num_nonzero_params")
+    assert gain["memorization_gain_retained"].loc[[1000, 0]].tolist() == [1.0, 0.0]
+
+
+def test_gain_retained_follows_its_formula() -> None:
+    table = with_gain_retained(pd.concat([PATH, floor(0.5, 0.4)]))
+    row = table[(table["role"] == "path") & (table["num_nonzero_params"] == 500)].iloc[0]
+    assert row["generalization_gain_retained"] == pytest.approx((0.76 - 0.4) / (0.8 - 0.4))
+
+
+def test_gain_retained_is_nan_where_dense_is_not_above_the_floor() -> None:
+    table = with_gain_retained(pd.concat([PATH, floor(0.5, 0.8)]))
+    assert table["generalization_gain_retained"].isna().all()
+
+
+def test_gain_retained_is_nan_without_a_floor_run() -> None:
+    assert with_gain_retained(PATH)["memorization_gain_retained"].isna().all()
+
+
+def test_floor_of_another_seed_is_not_used() -> None:
+    table = with_gain_retained(pd.concat([PATH, floor(0.5, 0.4, seed=1)]))
+    assert table.loc[table["role"] == "path", "memorization_floor"].isna().all()
+
+
+def test_floor_of_another_setting_is_not_used() -> None:
+    table = with_gain_retained(pd.concat([PATH, floor(0.5, 0.4, setting="label_noise=0.2")]))
+    assert table.loc[table["role"] == "path", "memorization_floor"].isna().all()
+
+
+def test_curves_are_ordered_by_count() -> None:
+    assert with_gain_retained(PATH)["num_nonzero_params"].tolist() == [0, 100, 500, 1000]
+
+
+def test_sparsest_keeping_takes_the_smallest_count_not_the_last_stage_before_a_dip() -> None:
+    # 500 parameters keep 95 % of generalization, 100 keep all of it
+    stage = sparsest_keeping(PATH, "generalization", 0.99)
+    assert stage is not None
+    assert stage["num_nonzero_params"] == 100
+
+
+def test_sparsest_keeping_counts_a_score_exactly_at_the_share() -> None:
+    table = curve([(10, 0.8, 0.8), (5, 0.76, 0.76)])  # 0.95 * 0.8 is 0.76 on paper
+    stage = sparsest_keeping(table, "memorization", 0.95)
+    assert stage is not None
+    assert stage["num_nonzero_params"] == 5
+
+
+def test_sparsest_keeping_takes_the_later_of_equal_counts() -> None:
+    table = curve([(10, 0.8, 0.8), (5, 0.8, 0.8), (5, 0.8, 0.8)])
+    stage = sparsest_keeping(table, "memorization", 0.5)
+    assert stage is not None
+    assert stage["stage"] == 2
+
+
+def test_sparsest_keeping_is_undefined_for_a_dense_score_of_zero() -> None:
+    assert sparsest_keeping(curve([(10, 0.0, 0.0), (0, 0.0, 0.0)]), "memorization", 0.9) is None
+
+
+def test_summary_gives_the_fewest_parameters_of_every_share() -> None:
+    row = summary(PATH).iloc[0]
+    names = [
+        f"{s}_{d}" for s in ("memorization", "generalization") for d in ("d99", "d95", "d90", "d50")
+    ]
+    assert row[names].tolist() == [1000, 500, 500, 0, 100, 100, 100, 0]
+
+
+def test_summary_counts_the_stages_after_the_dense_one() -> None:
+    assert summary(PATH)["num_stages"].tolist() == [3]
+
+
+def test_summary_gives_floor_and_hold_dense_of_the_same_seed() -> None:
+    held = curve([(1000, 1.0, 0.8), (1000, 1.0, 0.75)], run_id="h", role="hold_dense")
+    row = summary(pd.concat([PATH, held, floor(0.5, 0.4)])).iloc[0]
+    assert row[["generalization_floor", "generalization_hold_dense"]].tolist() == [0.4, 0.75]
+
+
+def test_summary_leaves_what_does_not_exist_undefined() -> None:
+    row = summary(PATH).iloc[0]
+    assert row[["memorization_floor", "memorization_hold_dense"]].isna().all()
+
+
+def test_summary_has_one_row_a_path_run() -> None:
+    table = pd.concat([PATH, curve([(1000, 1.0, 0.8)], run_id="q", seed=1), floor(0.5, 0.4)])
+    assert summary(table)["run_id"].tolist() == ["p", "q"]
+
+
+def test_bands_hold_their_upper_edge() -> None:
+    assert count_spacing([1000, 500, 200, 50, 10], 1000).bands == {
+        "100-50": 1, "50-20": 1, "20-5": 1, "5-1": 1,
+    }  # fmt: skip
+
+
+def test_bands_count_distinct_counts() -> None:
+    assert count_spacing([1000, 900, 900, 900, 0], 1000).bands["100-50"] == 2
+
+
+def test_largest_ratio_ignores_order_and_repetition() -> None:
+    assert count_spacing([100, 1000, 400, 400], 1000).largest_ratio == 4.0
+
+
+def test_largest_ratio_counts_the_jump_across_one_percent() -> None:
+    assert count_spacing([1000, 500, 2], 1000).largest_ratio == 250.0
+
+
+def test_largest_ratio_ignores_what_lies_below_one_percent() -> None:
+    assert count_spacing([1000, 100, 10, 1], 1000).largest_ratio == 10.0
+
+
+def test_spacing_of_one_count_has_no_ratio() -> None:
+    assert math.isnan(count_spacing([1000], 1000).largest_ratio)
+
+
+def test_smallest_percent_ignores_zero() -> None:
+    assert count_spacing([1000, 30, 0], 1000).smallest_percent == 3.0
+
+
+def test_spacing_refuses_a_dense_count_of_zero() -> None:
+    with pytest.raises(ValueError, match=r"^`dense` must be > 0, got 0\.$"):
+        count_spacing([0], 0)
+
+
+def test_gain_of_a_run_read_from_disk(tmp_path: Path) -> None:
+    write_run(tmp_path, "path")
+    write_run(tmp_path, "floor")
+    table = with_gain_retained(load_runs([tmp_path]).stages)
+    dense = table[(table["role"] == "path") & (table["stage"] == 0)].iloc[0]
+    assert dense["generalization_gain_retained"] == 1.0

@@ -1,0 +1,158 @@
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from analysis.load import comparability_notes, load_runs
+from sorakit.config import BackboneConfig, TaskConfig
+from sorakit.records import META_FILE, STATUS_FILE
+from tests.support.fake_runs import write_run
+
+
+def test_stages_hold_one_row_a_run_and_stage(tmp_path: Path) -> None:
+    write_run(tmp_path, "path")
+    write_run(tmp_path, "floor")
+    assert len(load_runs([tmp_path]).stages) == 8 + 1
+
+
+def test_ranks_hold_one_row_a_stage_and_matrix(tmp_path: Path) -> None:
+    write_run(tmp_path, "path", num_layers=2)
+    assert len(load_runs([tmp_path]).ranks) == 8 * 2 * 6
+
+
+def test_stages_carry_the_identity_of_their_run(tmp_path: Path) -> None:
+    path = write_run(tmp_path, task="mrpc", seed=3, backbone=BackboneConfig(name="bert-base"))
+    row = load_runs([tmp_path]).stages.iloc[0]
+    names = ["run_id", "task", "backbone", "setting", "seed", "method", "control", "state"]
+    assert row[names].tolist() == [
+        path.name, "mrpc", "bert-base", "default", 3, "sora", "none", "completed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["path", "floor", "hold_dense"])
+def test_role_is_read_from_method_and_control(tmp_path: Path, kind: str) -> None:
+    write_run(tmp_path, kind)  # pyright: ignore[reportArgumentType]  # parametrize gives str
+    assert load_runs([tmp_path]).runs["role"].tolist() == [kind]
+
+
+def test_setting_names_what_differs_from_the_defaults(tmp_path: Path) -> None:
+    task = TaskConfig(name="cola", label_noise=0.2, data_dir="/somewhere")
+    write_run(tmp_path, task=task, backbone=BackboneConfig(random_init=True))
+    assert load_runs([tmp_path]).runs["setting"].tolist() == ["label_noise=0.2, random_init=True"]
+
+
+def test_interrupted_run_with_stages_is_kept_and_marked(tmp_path: Path) -> None:
+    write_run(tmp_path, num_stages=3, state="interrupted")
+    runs = load_runs([tmp_path])
+    assert runs.stages["state"].tolist() == ["interrupted"] * 3
+
+
+def test_failed_run_without_stages_is_listed_with_its_error(tmp_path: Path) -> None:
+    write_run(tmp_path, seed=0)
+    failed = write_run(tmp_path, seed=1, num_stages=0, state="failed", error="out of memory")
+    reason = "failed, no finished stage: out of memory"
+    assert load_runs([tmp_path]).excluded == [(failed, reason)]
+
+
+def test_running_run_without_stages_is_listed(tmp_path: Path) -> None:
+    write_run(tmp_path, seed=0)
+    running = write_run(tmp_path, seed=1, num_stages=0, state="running")
+    assert load_runs([tmp_path]).excluded == [(running, "running, no finished stage")]
+
+
+def test_unknown_schema_is_listed_by_name(tmp_path: Path) -> None:
+    write_run(tmp_path, seed=0)
+    newer = write_run(tmp_path, seed=1, meta={"schema_version": 99})
+    reason = (
+        f"`schema_version` must be 1, got 99 in {str(newer / META_FILE)!r}. "
+        "Read this run with the sorakit version named in its meta.json."
+    )
+    assert load_runs([tmp_path]).excluded == [(newer, reason)]
+
+
+def test_unreadable_meta_is_listed(tmp_path: Path) -> None:
+    write_run(tmp_path, seed=0)
+    broken = write_run(tmp_path, seed=1)
+    (broken / META_FILE).write_text("{")
+    excluded = load_runs([tmp_path]).excluded
+    assert [path for path, _ in excluded] == [broken]
+    assert excluded[0][1].startswith("unreadable: ")
+
+
+def test_missing_run_id_is_listed(tmp_path: Path) -> None:
+    write_run(tmp_path, seed=0)
+    broken = write_run(tmp_path, seed=1)
+    meta = json.loads((broken / META_FILE).read_text())
+    del meta["run_id"]
+    (broken / META_FILE).write_text(json.dumps(meta))
+    assert load_runs([tmp_path]).excluded == [(broken, "unreadable: 'run_id' is missing")]
+
+
+def test_folder_killed_before_its_meta_data_is_listed(tmp_path: Path) -> None:
+    write_run(tmp_path, seed=0)
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / STATUS_FILE).write_text('{"state": "running"}')
+    reason = f"`RUN` must be a run folder (with config.yaml and meta.json), got {str(half)!r}."
+    assert load_runs([tmp_path]).excluded == [(half, reason)]
+
+
+def test_overlapping_folders_count_a_run_once(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    runs = load_runs([tmp_path, path, tmp_path])
+    assert (len(runs.runs), runs.excluded) == (1, [])
+
+
+def test_copy_of_a_run_counts_once_and_is_listed(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a")
+    copy = Path(shutil.copytree(path, tmp_path / "b" / path.name))
+    runs = load_runs([tmp_path])
+    assert (len(runs.stages), runs.excluded) == (8, [(copy, f"same run id as {path}")])
+
+
+def test_of_two_copies_the_one_with_more_stages_counts(tmp_path: Path) -> None:
+    short = write_run(tmp_path / "a", num_stages=2, state="running")
+    full = write_run(tmp_path / "b")
+    runs = load_runs([tmp_path])
+    assert (len(runs.stages), runs.excluded) == (8, [(short, f"same run id as {full}")])
+
+
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    with pytest.raises(ValueError, match=f"^`RUNS` must be .*{re.escape(str(missing))}.*$"):
+        load_runs([missing])
+
+
+def test_no_usable_run_is_refused_with_every_reason(tmp_path: Path) -> None:
+    failed = write_run(tmp_path, num_stages=0, state="failed", error="boom")
+    message = (
+        f"`RUNS` must hold at least one run with a finished stage, got none in {tmp_path} "
+        f"(1 left out; {failed}: failed, no finished stage: boom)."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_runs([tmp_path])
+
+
+def test_two_method_versions_are_noted(tmp_path: Path) -> None:
+    write_run(tmp_path, seed=0)
+    write_run(tmp_path, seed=1, meta={"method_version": 2})
+    assert comparability_notes(load_runs([tmp_path]).runs) == [
+        "The runs were made by method versions 1, 2, whose numbers differ for one configuration."
+    ]
+
+
+def test_two_data_fingerprints_of_a_task_are_noted(tmp_path: Path) -> None:
+    write_run(tmp_path, seed=0)
+    write_run(tmp_path, seed=1, meta={"data_fingerprint": "other"})
+    assert comparability_notes(load_runs([tmp_path]).runs) == [
+        "The runs of pydoc_topic saw 2 different data sets (fingerprints)."
+    ]
+
+
+def test_unfinished_run_is_noted(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=2, state="running")
+    assert comparability_notes(load_runs([tmp_path]).runs) == [
+        f"Run {path.name} (pydoc_topic, seed 0) is running; its stages so far are used."
+    ]

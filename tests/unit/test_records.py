@@ -1,0 +1,351 @@
+import json
+import math
+import os
+import re
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sorakit.config import RunConfig, TrainerConfig
+from sorakit.records import (
+    EXAMPLES_FILE,
+    META_FILE,
+    RANKS_FILE,
+    STAGES_FILE,
+    STATUS_FILE,
+    TIMINGS_FILE,
+    RunWriter,
+    find_runs,
+    is_alive,
+    is_run_folder,
+    load_run,
+    read_status,
+    run_id,
+    run_path,
+    stage_name,
+)
+from tests.support.fake_runs import (
+    append_fake_stage,
+    fake_config,
+    fake_examples,
+    fake_ranks,
+    fake_stage,
+    write_run,
+)
+
+
+def tear(file: Path, text: str = '{"stage": 9, "xi') -> None:
+    """Leave the beginning of a line at the end of `file`, as a killed process does."""
+    with file.open("a") as stream:
+        stream.write(text)
+
+
+def lines_of(file: Path) -> list[str]:
+    return file.read_text().splitlines()
+
+
+# Run id and path
+
+
+def test_run_id_is_twelve_hexadecimal_digits() -> None:
+    assert re.match(r"^[0-9a-f]{12}$", run_id(RunConfig()))
+
+
+def test_run_id_ignores_out_dir() -> None:
+    assert run_id(RunConfig(out_dir="elsewhere")) == run_id(RunConfig())
+
+
+def test_run_id_ignores_num_threads() -> None:
+    assert run_id(RunConfig(trainer=TrainerConfig(num_threads=2))) == run_id(RunConfig())
+
+
+def test_run_id_changes_with_the_method_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run_id(RunConfig())
+    monkeypatch.setattr("sorakit.records.METHOD_VERSION", 999)
+    assert run_id(RunConfig()) != before
+
+
+def test_run_path_is_out_dir_if_there_is_one() -> None:
+    assert run_path(RunConfig(out_dir="here")) == Path("here")
+
+
+def test_run_path_is_named_after_task_and_run_id_otherwise() -> None:
+    config = RunConfig()
+    assert run_path(config) == Path("runs") / "pydoc_topic" / run_id(config)
+
+
+def test_stage_names_sort_in_order_of_stages() -> None:
+    assert [stage_name(2), stage_name(10)] == ["stage_02", "stage_10"]
+
+
+# Reading
+
+
+def test_folder_without_meta_is_no_run(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    (path / META_FILE).unlink()
+    assert not is_run_folder(path)
+
+
+def test_load_run_refuses_a_folder_without_run(tmp_path: Path) -> None:
+    message = f"`RUN` must be a run folder (with config.yaml and meta.json), got {str(tmp_path)!r}."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_run(tmp_path)
+
+
+def test_unknown_schema_is_refused_by_name(tmp_path: Path) -> None:
+    path = write_run(tmp_path, meta={"schema_version": 2})
+    message = (
+        f"`schema_version` must be 1, got 2 in {str(path / META_FILE)!r}. "
+        "Read this run with the sorakit version named in its meta.json."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_run(path)
+
+
+def test_find_runs_finds_every_depth_sorted(tmp_path: Path) -> None:
+    deep = write_run(tmp_path / "b" / "c")
+    flat = write_run(tmp_path / "a")
+    assert find_runs(tmp_path) == [flat, deep]
+
+
+def test_find_runs_finds_the_folder_itself(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    assert find_runs(path) == [path]
+
+
+def test_find_runs_refuses_a_missing_folder(tmp_path: Path) -> None:
+    missing = str(tmp_path / "nowhere")
+    message = f"`RUNS` must be a folder, got {missing!r}, which does not exist."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        find_runs(Path(missing))
+
+
+@pytest.mark.parametrize("table", ["stages", "ranks", "timings"])
+def test_run_without_stages_has_empty_tables(tmp_path: Path, table: str) -> None:
+    assert getattr(load_run(write_run(tmp_path, num_stages=0)), table).empty
+
+
+def test_run_without_stages_has_no_examples(tmp_path: Path) -> None:
+    assert load_run(write_run(tmp_path, num_stages=0)).examples().empty
+
+
+def test_lambda_is_written_under_its_own_name(tmp_path: Path) -> None:
+    columns = load_run(write_run(tmp_path, num_stages=1)).stages.columns
+    assert ("lambda" in columns, "lambda_" in columns) == (True, False)
+
+
+def test_meta_comes_back_as_written(tmp_path: Path) -> None:
+    path = write_run(tmp_path, meta={"hardware": {"device": "käse"}})
+    assert load_run(path).meta["hardware"] == {"device": "käse"}
+
+
+# Torn lines and incomplete stages
+
+
+@pytest.mark.parametrize("name", [STAGES_FILE, RANKS_FILE, TIMINGS_FILE])
+def test_torn_last_line_is_ignored(tmp_path: Path, name: str) -> None:
+    path = write_run(tmp_path, num_stages=2)
+    tear(path / name)
+    assert load_run(path).stages["stage"].tolist() == [0, 1]
+
+
+def test_line_torn_inside_a_character_is_ignored(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=1)
+    with (path / STAGES_FILE).open("ab") as stream:
+        stream.write('{"metric": "ä'.encode()[:-1])
+    assert len(load_run(path).stages) == 1
+
+
+def test_complete_line_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=2)
+    tear(path / STAGES_FILE, "{broken\n")
+    with pytest.raises(json.JSONDecodeError):
+        load_run(path)
+
+
+def test_stage_appended_after_a_torn_line_is_read(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=1)
+    tear(path / STAGES_FILE)
+    append_fake_stage(RunWriter(path), fake_config(), 1)
+    assert load_run(path).stages["stage"].tolist() == [0, 1]
+
+
+def test_append_to_a_file_that_is_one_torn_line_is_read(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=0)
+    tear(path / STAGES_FILE)
+    append_fake_stage(RunWriter(path), fake_config(), 0)
+    assert load_run(path).stages["stage"].tolist() == [0]
+
+
+@pytest.mark.parametrize("table", ["ranks", "timings"])
+def test_rows_of_an_incomplete_stage_are_ignored(tmp_path: Path, table: str) -> None:
+    path = write_run(tmp_path, num_stages=2)
+    kept = lines_of(path / STAGES_FILE)[:1]
+    (path / STAGES_FILE).write_text(kept[0] + "\n")
+    assert set(getattr(load_run(path), table)["stage"]) == {0}
+
+
+def test_examples_of_an_incomplete_stage_are_ignored(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=2)
+    (path / STAGES_FILE).write_text(lines_of(path / STAGES_FILE)[0] + "\n")
+    assert set(load_run(path).examples()["stage"]) == {0}
+
+
+def test_stage_line_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_run(tmp_path, num_stages=0)
+    written: list[str] = []
+    replace_parquet = "sorakit.records._replace_parquet"
+    monkeypatch.setattr(replace_parquet, lambda file, table: written.append(file.name))
+    monkeypatch.setattr(
+        "sorakit.records._append_lines", lambda file, rows: written.append(file.name)
+    )
+    append_fake_stage(RunWriter(path), fake_config(), 0)
+    assert written == [EXAMPLES_FILE, RANKS_FILE, TIMINGS_FILE, STAGES_FILE]
+
+
+# Refused numbers
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_score_that_is_no_number_is_refused(tmp_path: Path, value: float) -> None:
+    path = write_run(tmp_path, num_stages=0)
+    config = fake_config()
+    ranks = fake_ranks(config, 0)
+    with pytest.raises(
+        ValueError, match=r"^Out of range float values are not JSON compliant(: \w+)?$"
+    ):
+        RunWriter(path).append_stage(
+            fake_stage(config, 0, ranks, memorization=value),
+            ranks=ranks,
+            examples=fake_examples(0),
+            timing={},
+        )
+
+
+def test_refused_stage_is_not_there(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=0)
+    config = fake_config()
+    with pytest.raises(ValueError, match="JSON compliant"):
+        RunWriter(path).append_stage(
+            fake_stage(config, 0, [], train_loss=math.nan),
+            ranks=[],
+            examples=fake_examples(0),
+            timing={},
+        )
+    assert load_run(path).stages.empty
+
+
+def test_meta_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"^Out of range float values are not JSON compliant(: \w+)?$"
+    ):
+        RunWriter(tmp_path).write_meta({"value": math.nan})
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("name", [STAGES_FILE, RANKS_FILE, TIMINGS_FILE])
+def test_keep_stages_cuts_every_table_of_lines(tmp_path: Path, name: str) -> None:
+    path = write_run(tmp_path, num_stages=4)
+    RunWriter(path).keep_stages(2)
+    assert {json.loads(line)["stage"] for line in lines_of(path / name)} == {0, 1}
+
+
+def test_keep_stages_cuts_the_examples(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=4)
+    RunWriter(path).keep_stages(2)
+    assert set(pd.read_parquet(path / EXAMPLES_FILE)["stage"]) == {0, 1}
+
+
+def test_keep_stages_removes_a_torn_line(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=2)
+    tear(path / STAGES_FILE)
+    RunWriter(path).keep_stages(2)
+    assert (path / STAGES_FILE).read_bytes().endswith(b"}\n")
+
+
+def test_keep_stages_accepts_a_run_without_tables(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=0)
+    RunWriter(path).keep_stages(0)
+    assert load_run(path).stages.empty
+
+
+@pytest.mark.parametrize("name", [STAGES_FILE, RANKS_FILE, EXAMPLES_FILE])
+def test_resumed_run_equals_an_unbroken_one(tmp_path: Path, name: str) -> None:
+    unbroken = write_run(tmp_path / "a", num_stages=4)
+    resumed = write_run(tmp_path / "b", num_stages=3)
+    tear(resumed / STAGES_FILE)
+    RunWriter(resumed).keep_stages(2)
+    for stage in (2, 3):
+        append_fake_stage(RunWriter(resumed), fake_config(), stage)
+    assert (resumed / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+def test_no_partial_file_is_left(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    assert list(path.glob("*.part")) == []
+
+
+# Status
+
+
+def test_status_names_state_error_and_process(tmp_path: Path) -> None:
+    RunWriter(tmp_path).write_status("failed", "boom")
+    assert read_status(tmp_path) == {
+        "state": "failed",
+        "error": "boom",
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+
+
+def test_status_is_replaced(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path)
+    writer.write_status("running")
+    writer.write_status("completed")
+    assert read_status(tmp_path)["state"] == "completed"
+
+
+def test_run_without_status_is_running_with_no_process(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    (path / STATUS_FILE).unlink()
+    assert (load_run(path).state, load_run(path).status["pid"]) == ("running", None)
+
+
+def test_running_run_of_this_process_is_alive(tmp_path: Path) -> None:
+    RunWriter(tmp_path).write_status("running")
+    assert is_alive(read_status(tmp_path))
+
+
+def test_completed_run_is_not_alive(tmp_path: Path) -> None:
+    RunWriter(tmp_path).write_status("completed")
+    assert not is_alive(read_status(tmp_path))
+
+
+def test_run_whose_process_is_gone_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(pid: int, signal: int) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr("os.kill", gone)
+    assert not is_alive({"state": "running", "host": socket.gethostname(), "pid": 12345})
+
+
+def test_run_of_another_host_counts_as_alive() -> None:
+    assert is_alive({"state": "running", "host": "elsewhere", "pid": 12345})
+
+
+def test_run_without_process_is_not_alive() -> None:
+    assert not is_alive({"state": "running", "host": None, "pid": None})
+
+
+def test_config_comes_back_as_written(tmp_path: Path) -> None:
+    config = replace(RunConfig(), seed=7)
+    writer = RunWriter(tmp_path)
+    writer.write_config(config)
+    writer.write_meta({"schema_version": 1, "run_id": run_id(config)})
+    assert load_run(tmp_path).config["seed"] == 7
