@@ -39,7 +39,7 @@ _HOMES = {
     "soft_threshold": "sorakit.method.prox",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0605  # the one list of public names
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]  # one list of public names
 __version__ = "0.1.0"
 
 

@@ -1,4 +1,5 @@
-"""Configuration of one run: frozen dataclasses, free of torch, and the only home of default values."""
+"""Configuration of one run: frozen dataclasses, free of torch, and the only home of default
+values."""
 
 import math
 from dataclasses import dataclass, field
@@ -31,17 +32,20 @@ class TaskConfig:
     """Which examples are trained on, and which are held out."""
 
     name: str = "pydoc_topic"
-    """Task: pydoc_topic, pydoc_pair, pydoc_order (embedded, no download); cola, sst2, mrpc, qqp, stsb,
-    mnli, mnli_mismatched, qnli, rte, wnli (GLUE); or files (your own CSV, JSON or parquet)."""
+    """Task: pydoc_topic, pydoc_pair, pydoc_order (embedded, no download); cola, sst2, mrpc, qqp,
+    stsb, mnli, mnli_mismatched, qnli, rte, wnli (GLUE); or files (your own CSV, JSON or
+    parquet)."""
     data_dir: str | None = None
-    """Local folder of the data. GLUE: the task's parquet files or official TSV tree; null reads the Hub
-    (nyu-mll/glue). files: the folder of `train_file` and `validation_file`."""
+    """Local folder of the data. GLUE: the task's parquet files or official TSV tree; null reads the
+    Hub (nyu-mll/glue). files: the folder of `train_file` and `validation_file`."""
     max_length: int = 128
     """Longest input in word pieces; longer ones are cut."""
     split_protocol: Literal["official", "sora"] = "official"
-    """GLUE only. official: GLUE train and validation. sora: the SoRA authors' halves, with a test split."""
+    """GLUE only. official: GLUE train and validation. sora: the SoRA authors' halves, with a test
+    split."""
     memorization_examples: int = 1000
-    """Training examples (drawn with seed 42) on which memorization is measured; all, if there are fewer."""
+    """Training examples (drawn with seed 42) on which memorization is measured; all, if there are
+    fewer."""
     label_noise: float = 0.0
     """Share of training labels replaced by another class, drawn with the run's seed. In [0, 1]."""
     train_file: str | None = None
@@ -55,7 +59,8 @@ class TaskConfig:
     label_column: str = "label"
     """files: column of the label."""
     metric: TaskMetric | None = None
-    """files: score of the task; null is accuracy. pearson or spearman make the task a regression."""
+    """files: score of the task; null is accuracy. pearson or spearman make the task a
+    regression."""
 
     def __post_init__(self) -> None:
         _require(self.max_length >= 8, "task.max_length", ">= 8", self.max_length)
@@ -73,12 +78,14 @@ class BackboneConfig:
     """The pre-trained model that is adapted."""
 
     name: str = "embedded"
-    """Hub id, local folder in the Hub's layout, or embedded (the small encoder shipped with sorakit)."""
+    """Hub id, local folder in the Hub's layout, or embedded (the small encoder shipped with
+    sorakit)."""
     attention: Literal["auto", "eager", "sdpa"] = "auto"
-    """Attention kernel: eager, sdpa, or auto: eager for bf16-mixed on a CPU (sdpa's bf16 backward is slow there),
-    otherwise the model's own choice."""
+    """Attention kernel: eager, sdpa, or auto: eager for bf16-mixed on a CPU (sdpa's bf16 backward
+    is slow there), otherwise the model's own choice."""
     random_init: bool = False
-    """Keep the architecture and draw the weights anew: the control that shows what pre-training gives."""
+    """Keep the architecture and draw the weights anew: the control that shows what pre-training
+    gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,18 +101,22 @@ class MethodConfig:
     lora_dropout: float = 0.0
     """Dropout on the input of lora_A while training."""
     target_modules: str | list[str] = "all-linear"
-    """Matrices to adapt: all-linear (every linear layer below the task head), one regular expression, or a list
-    of name endings such as [query,value]."""
+    """Matrices to adapt: all-linear (every linear layer below the task head), one regular
+    expression, or a list of name endings such as [query,value]."""
     gate_init: GateInit = "auto"
-    """Gates at the start: ones, zeros, normal, or auto (free scale 1, unit scale 0, released N(0, 1))."""
+    """Gates at the start: ones, zeros, normal, or auto (free scale 1, unit scale 0, released N(0,
+    1))."""
     train_head: bool = True
-    """Train the task head beside the adapter. It is saved, and never counted among adapter parameters."""
+    """Train the task head beside the adapter. It is saved, and never counted among adapter
+    parameters."""
 
     def __post_init__(self) -> None:
         _require(self.r >= 1, "method.r", ">= 1", self.r)
         _require(_is_positive(self.lora_alpha), "method.lora_alpha", "> 0", self.lora_alpha)
         _require(0 <= self.lora_dropout < 1, "method.lora_dropout", "in [0, 1)", self.lora_dropout)
-        _require(bool(self.target_modules), "method.target_modules", "not empty", self.target_modules)
+        _require(
+            bool(self.target_modules), "method.target_modules", "not empty", self.target_modules
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +124,12 @@ class GatesConfig:
     """How gates are updated (SoRA Eq. 10 and its variants)."""
 
     update: GateUpdate = "sgd"
-    """sgd: proximal SGD, Eq. 10 as printed. adamw: AdamW, then a constant threshold. adamw_metric: AdamW, then the
-    threshold in AdamW's metric. released: the authors' released operator (dead zone up to 2 xi)."""
+    """sgd: proximal SGD, Eq. 10 as printed. adamw: AdamW, then a constant threshold. adamw_metric:
+    AdamW, then the threshold in AdamW's metric. released: the authors' released operator (dead zone
+    up to 2 xi)."""
     scale: GateScale = "free"
-    """free: A and B as they are. unit: rows of A and columns of B kept at norm 1, their size carried by the gate."""
+    """free: A and B as they are. unit: rows of A and columns of B kept at norm 1, their size
+    carried by the gate."""
     gate_lr: float = 1.0
     """Step size eta of the gates, constant; lambda = xi / gate_lr."""
 
@@ -131,7 +144,8 @@ class XiConfig:
     start: float = 1e-4
     """xi of the dense stage (stage 0)."""
     first: float = 2e-3
-    """geometric: xi of the first sparsifying stage. Below it nothing dies, so the ratio does not start at `start`."""
+    """geometric: xi of the first sparsifying stage. Below it nothing dies, so the ratio does not
+    start at `start`."""
     end: float | None = None
     """Last xi. null (geometric only): the ratio goes on until no gate is left."""
     ratio: float = 1.3
@@ -191,7 +205,8 @@ class DenseConfig:
     max_epochs: int = 20
     """Epochs after which the dense stage ends in any case."""
     patience: int = 2
-    """Epochs in a row with a relative improvement of the training loss below `min_improvement` that end it."""
+    """Epochs in a row with a relative improvement of the training loss below `min_improvement` that
+    end it."""
     min_improvement: float = 0.01
     """Relative improvement over the best training loss so far that counts as one. In [0, 1)."""
 
@@ -199,7 +214,10 @@ class DenseConfig:
         _require(self.max_epochs >= 1, "dense.max_epochs", ">= 1", self.max_epochs)
         _require(self.patience >= 1, "dense.patience", ">= 1", self.patience)
         _require(
-            0 <= self.min_improvement < 1, "dense.min_improvement", "in [0, 1)", self.min_improvement
+            0 <= self.min_improvement < 1,
+            "dense.min_improvement",
+            "in [0, 1)",
+            self.min_improvement,
         )
 
 
@@ -212,9 +230,11 @@ class StageConfig:
     lr_factor: float = 0.3
     """Learning rate of sparsifying stages, constant, as a share of `optim.lr`."""
     control: StageControl = "none"
-    """none: Algorithm 1. hold_dense: the same steps with xi held at xi.start (is it sparsity, or more training?)."""
+    """none: Algorithm 1. hold_dense: the same steps with xi held at xi.start (is it sparsity, or
+    more training?)."""
     kkt_examples: int = 0
-    """Memorization examples for the KKT residual of every stage record; 0 leaves it out, -1 takes all of them."""
+    """Memorization examples for the KKT residual of every stage record; 0 leaves it out, -1 takes
+    all of them."""
 
     def __post_init__(self) -> None:
         _require(_is_positive(self.epochs), "stage.epochs", "> 0", self.epochs)
@@ -235,7 +255,8 @@ class OptimConfig:
     warmup_epochs: float = 0.5
     """Linear warm-up at the start of the dense stage, in epochs."""
     max_grad_norm: float = 1.0
-    """Gradient norm of A, B and the head is clipped to this; 0 does not clip. Gates are never clipped."""
+    """Gradient norm of A, B and the head is clipped to this; 0 does not clip. Gates are never
+    clipped."""
     eval_batch_size: int = 128
     """Examples per evaluation batch."""
 
@@ -255,9 +276,11 @@ class TrainerConfig:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device kind."""
     precision: Precision = "bf16-mixed"
-    """Arithmetic of the model; gates, optimizer state and adapters stay float32 in the mixed modes."""
+    """Arithmetic of the model; gates, optimizer state and adapters stay float32 in the mixed
+    modes."""
     num_threads: int | None = None
-    """Threads of a CPU run; null keeps torch's choice. Results are bit-identical only at equal thread counts."""
+    """Threads of a CPU run; null keeps torch's choice. Results are bit-identical only at equal
+    thread counts."""
 
     def __post_init__(self) -> None:
         _require(
@@ -293,7 +316,8 @@ class RunConfig:
     seed: int = 0
     """Seed of initialisation, batch order and dropout."""
     out_dir: str | None = None
-    """Folder of this run; null is runs/<task>/<run_id>, where run_id is a hash of everything above."""
+    """Folder of this run; null is runs/<task>/<run_id>, where run_id is a hash of everything
+    above."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**31, "seed", "in [0, 2**31)", self.seed)

@@ -1,9 +1,11 @@
 """Every key that is logged or recorded, once.
 
-Keys with a slash go to loggers and the progress bar; the others are columns of the run folder's tables.
+Keys with a slash go to loggers and the progress bar; the others are columns of the run folder's
+tables.
 """
 
-# Loggers: step is the optimizer step in the dense stage, `NUM_NONZERO_PARAMS` for everything per stage.
+# Loggers: step is the optimizer step in the dense stage, `NUM_NONZERO_PARAMS` for everything per
+# stage.
 TRAIN_LOSS = "train/loss"
 LEARNING_RATE = "optim/lr"
 XI = "gate/xi"

@@ -1,7 +1,8 @@
 """The run folder: its schema, a crash-tolerant writer and a reader. Free of torch.
 
-A stage is complete when its line stands in `stages.jsonl`, which is written last. Lines are flushed to the disk;
-whole files are replaced atomically. A torn last line and rows of incomplete stages are ignored by the reader.
+A stage is complete when its line stands in `stages.jsonl`, which is written last. Lines are flushed
+to the disk; whole files are replaced atomically. A torn last line and rows of incomplete stages are
+ignored by the reader.
 """
 
 import hashlib
@@ -71,7 +72,8 @@ class StageRecord:
     generalization_loss: float
     """Mean loss on the validation split, evaluation mode."""
     kkt_residual: float | None
-    """Largest violation of the gates' optimality conditions at fixed A and B, in units of lambda."""
+    """Largest violation of the gates' optimality conditions at fixed A and B, in units of
+    lambda."""
     kkt_residual_se: float | None
     """Split-half standard error of `kkt_residual`."""
     gates_flickering: int
@@ -118,8 +120,8 @@ def config_to_dict(config: RunConfig) -> dict[str, Any]:
 def run_id(config: RunConfig) -> str:
     """Return the short hash that names an experiment.
 
-    It covers the resolved configuration and the method version, without what cannot change the experiment: the output
-    folder and the number of threads.
+    It covers the resolved configuration and the method version, without what cannot change the
+    experiment: the output folder and the number of threads.
     """
     content = config_to_dict(config)
     del content["out_dir"]
@@ -156,7 +158,8 @@ class RunWriter:
         _replace_text(self.path / CONFIG_FILE, text)
 
     def write_meta(self, meta: Mapping[str, Any]) -> None:
-        """Write `meta.json`; schema and method version and the run id are added by the caller's content."""
+        """Write `meta.json`; schema and method version and the run id are added by the caller's
+        content."""
         _replace_text(self.path / META_FILE, json.dumps(meta, indent=2, allow_nan=False) + "\n")
 
     def write_status(self, state: State, error: str | None = None) -> None:
@@ -193,7 +196,8 @@ class RunWriter:
         _append_lines(self.path / STAGES_FILE, [_rename(line, "lambda_", "lambda")])
 
     def keep_stages(self, num_stages: int) -> None:
-        """Cut every table back to its first `num_stages` stages, before a resumed run writes them again."""
+        """Cut every table back to its first `num_stages` stages, before a resumed run writes them
+        again."""
         for name in (STAGES_FILE, RANKS_FILE, TIMINGS_FILE):
             file = self.path / name
             if file.exists():
@@ -297,7 +301,8 @@ def load_run(path: Path | str) -> Run:
 
 
 def read_status(path: Path) -> dict[str, Any]:
-    """Return `status.json` of a run folder; a run killed before it wrote one is `running` with no process."""
+    """Return `status.json` of a run folder; a run killed before it wrote one is `running` with no
+    process."""
     file = path / STATUS_FILE
     if not file.exists():
         return {"state": "running", "error": None, "host": None, "pid": None}

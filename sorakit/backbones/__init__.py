@@ -88,10 +88,12 @@ def load_backbone(
     return Backbone(model=model, tokenizer=tokenizer, fingerprint=weights_fingerprint(model))
 
 
-def weights_fingerprint(model: torch.nn.Module) -> str:
+def weights_fingerprint(model: PreTrainedModel) -> str:
     """Return a hash over the names, shapes and values of the base model's weights."""
+    base = model.base_model
+    assert isinstance(base, torch.nn.Module)
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.base_model.state_dict().items()):
+    for name, tensor in sorted(base.state_dict().items()):
         digest.update(name.encode())
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

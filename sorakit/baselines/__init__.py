@@ -10,5 +10,6 @@ _BUILDERS = {"sora": sora.build, "head_only": head_only.build}
 
 
 def build_method(model: PreTrainedModel, config: RunConfig) -> PeftModel:
-    """Return `model` adapted by the method that `config.method.name` names; it is changed in place."""
+    """Return `model` adapted by the method that `config.method.name` names; it is changed in
+    place."""
     return _BUILDERS[config.method.name](model, config)

@@ -1,7 +1,7 @@
 """Optimizers whose gate groups take a proximal step (SoRA Eq. 10 and its variants).
 
-State that changes the mathematics stands in `param_groups`: `xi`, `gate_update`, `gate_scale`, so that a checkpoint of
-the optimizer holds it.
+State that changes the mathematics stands in `param_groups`: `xi`, `gate_update`, `gate_scale`, so
+that a checkpoint of the optimizer holds it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,8 +30,10 @@ def gate_step_(
 ) -> None:
     """Take one proximal step on all gates at once, in place.
 
-    sgd: `g <- T_xi(g - lr * dL/dg)` (Eq. 10). The others assume that AdamW has already moved the gates, and only
-    threshold: adamw by `T_xi`, adamw_metric by `T_{xi / metric}`, released by the released operator.
+    sgd: `g <- T_xi(g - lr * dL/dg)` (Eq. 10). The others assume that AdamW has already moved the
+        gates, and only
+    threshold: adamw by `T_xi`, adamw_metric by `T_{xi / metric}`, released by the released
+        operator.
 
     Args:
         gates: Gate vectors with gradients.
@@ -53,11 +55,13 @@ def gate_step_(
         flat = metric_threshold(flat, xi, metric=torch.cat(list(metric)))
     else:
         flat = released_threshold(flat, xi)
-    torch._foreach_copy_(list(gates), list(flat.split([len(gate) for gate in gates])))
+    values = list(flat.split([len(gate) for gate in gates]))
+    torch._foreach_copy_(list(gates), values)  # pyright: ignore[reportPrivateImportUsage]  # no public one
 
 
 class ProxSGD(Optimizer):
-    """Proximal SGD on gates (Eq. 10), for any training loop; other parameters need an optimizer of their own.
+    """Proximal SGD on gates (Eq. 10), for any training loop; other parameters need an optimizer of
+    their own.
 
     Args:
         params: Gates, float32 or float64, best as (name, parameter) pairs.
@@ -89,17 +93,22 @@ class ProxSGD(Optimizer):
 
 
 class ProxAdamW(AdamW):
-    """AdamW for everything, except that groups with an `xi` are gates and follow their `gate_update`.
+    """AdamW for everything, except that groups with an `xi` are gates and follow their
+    `gate_update`.
 
-    One optimizer, because Lightning's automatic optimization (accumulation, clipping, AMP) takes only one.
+    One optimizer, because Lightning's automatic optimization (accumulation, clipping, AMP) takes
+    only one.
 
     Args:
-        params: Parameter groups. A group with the key `xi` holds gates; it may set `gate_update` (default sgd).
+        params: Parameter groups. A group with the key `xi` holds gates; it may set `gate_update`
+            (default sgd).
         matrices: Adapted matrices of the gates. Needed for unit scale and for `rank_weight_decay`.
         lr: Learning rate of the groups that set none.
-        rank_weight_decay: Decoupled weight decay of A and B, applied to the rows and columns of live gates only, with
-            the learning rate of the group that holds them. Give their group `weight_decay` 0.
-        unit_scale: Keep rows of A and columns of B at norm 1; the gate carries their size, the function is unchanged.
+        rank_weight_decay: Decoupled weight decay of A and B, applied to the rows and columns of
+            live gates only, with the learning rate of the group that holds them. Give their group
+            `weight_decay` 0.
+        unit_scale: Keep rows of A and columns of B at norm 1; the gate carries their size, the
+            function is unchanged.
     """
 
     def __init__(
@@ -221,9 +230,7 @@ def _check_gates(group: dict[str, Any]) -> None:
 
 def _check_gradients(group: dict[str, Any]) -> None:
     without = [
-        name
-        for name, gate in zip(_names(group), group["params"], strict=True)
-        if gate.grad is None
+        name for name, gate in zip(_names(group), group["params"], strict=True) if gate.grad is None
     ]
     if without:
         raise ValueError(

@@ -8,8 +8,8 @@ from torch import Tensor
 def soft_threshold(gate: Float[Tensor, "*batch r"], xi: float) -> Float[Tensor, "*batch r"]:
     """Return the proximal operator of `xi * ||.||_1` at `gate`, entrywise.
 
-    `T_xi(g) = sign(g) * max(|g| - xi, 0)` (SoRA, arXiv:2311.11696, Eq. 11). This is the operator of the paper; the
-    released code also zeroes `xi < |g| < 2 xi`, see `released_threshold`.
+    `T_xi(g) = sign(g) * max(|g| - xi, 0)` (SoRA, arXiv:2311.11696, Eq. 11). This is the operator of
+    the paper; the released code also zeroes `xi < |g| < 2 xi`, see `released_threshold`.
 
     Args:
         gate: Gate entries of any sign, dimensionless.
@@ -51,8 +51,9 @@ def metric_threshold(
 def released_threshold(gate: Float[Tensor, "*batch r"], xi: float) -> Float[Tensor, "*batch r"]:
     """Return what the authors' released optimizer makes of `gate`, entrywise.
 
-    `g - sign(g) xi` where `|g| >= 2 xi`, 0 below, but `|g| = xi` exactly is left as it is. It departs from Eq. 11 for
-    `xi <= |g| < 2 xi`, where the paper keeps `|g| - xi`. For replication only.
+    `g - sign(g) xi` where `|g| >= 2 xi`, 0 below, but `|g| = xi` exactly is left as it is. It
+    departs from Eq. 11 for `xi <= |g| < 2 xi`, where the paper keeps `|g| - xi`. For replication
+    only.
 
     Args:
         gate: Gate entries of any sign, dimensionless.

@@ -1,4 +1,5 @@
-"""What is left of a SoRA adapter: exact counts, and the plain LoRA that zero gates leave behind (Eq. 12)."""
+"""What is left of a SoRA adapter: exact counts, and the plain LoRA that zero gates leave behind
+(Eq. 12)."""
 
 import json
 import re
@@ -9,13 +10,17 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
 
 _PREFIX = "base_model.model."
-_DUMMY_TARGET = "dummy-target-modules"  # peft.utils.constants.DUMMY_TARGET_MODULES: an adapter of nothing
+_DUMMY_TARGET = (
+    "dummy-target-modules"  # peft.utils.constants.DUMMY_TARGET_MODULES: an adapter of nothing
+)
 
 
 def nonzero_ranks(model: nn.Module, adapter_name: str = "default") -> dict[str, int]:
@@ -24,9 +29,11 @@ def nonzero_ranks(model: nn.Module, adapter_name: str = "default") -> dict[str, 
 
 
 def num_nonzero_params(model: nn.Module, adapter_name: str = "default") -> int:
-    """Return the elements of A and B that belong to non-zero gates: exactly what `export_lora` writes of them.
+    """Return the elements of A and B that belong to non-zero gates: exactly what `export_lora`
+    writes of them.
 
-    A rank of a linear layer counts `in + out`. Gates are folded away and not counted, nor is the task head.
+    A rank of a linear layer counts `in + out`. Gates are folded away and not counted, nor is the
+    task head.
     """
     return sum(_nonzero(m) * m.params_per_rank for m in adapted_matrices(model, adapter_name))
 
@@ -37,7 +44,8 @@ def num_adapter_params(model: nn.Module, adapter_name: str = "default") -> int:
 
 
 def released_count(model: nn.Module, *, hidden_size: int, adapter_name: str = "default") -> int:
-    """Return the authors' released count, `2 * hidden_size` per non-zero gate of any matrix: right only for square ones.
+    """Return the authors' released count, `2 * hidden_size` per non-zero gate of any matrix: right
+    only for square ones.
 
     Printed beside `num_nonzero_params`, never in its place.
     """
@@ -48,8 +56,8 @@ def released_count(model: nn.Module, *, hidden_size: int, adapter_name: str = "d
 def fold(matrix: AdaptedMatrix) -> tuple[Float[Tensor, "kept d_in"], Float[Tensor, "d_out kept"]]:
     """Return A and B of the plain LoRA that equals `matrix`, with scaling 1 (Eq. 12).
 
-    Ranks with a zero gate are dropped. `s * g` is split as a square root onto both sides, in float64, so that neither
-    factor leaves the range of a 16-bit file.
+    Ranks with a zero gate are dropped. `s * g` is split as a square root onto both sides, in
+    float64, so that neither factor leaves the range of a 16-bit file.
     """
     keep = matrix.gate != 0
     size = matrix.gate[keep].double() * matrix.scaling
@@ -75,6 +83,7 @@ def merge(model: nn.Module, adapter_name: str = "default") -> nn.Module:
     """
     if not adapted_matrices(model, adapter_name):
         raise ValueError(f"`model` must have a SoRA adapter named {adapter_name!r}, got none.")
+    assert isinstance(model, PeftModel)
     return model.merge_and_unload(adapter_names=[adapter_name])
 
 
@@ -89,20 +98,25 @@ def export_lora(
 ) -> None:
     """Write the pruned adapter as a plain PEFT LoRA that loads without sorakit.
 
-    Modules with rank 0 are left out; scaling is folded in, so `lora_alpha` equals the rank everywhere. Modules that
-    were trained in full (`modules_to_save`: the task head) are written beside it.
+    Modules with rank 0 are left out; scaling is folded in, so `lora_alpha` equals the rank
+    everywhere. Modules that were trained in full (`modules_to_save`: the task head) are written
+    beside it.
 
     Args:
-        model: A `PeftModel` with a SoRA adapter, or with none at all (only its trained modules are written).
-        save_directory: Folder for adapter_config.json and adapter_model.safetensors; made if missing.
+        model: A `PeftModel` with a SoRA adapter, or with none at all (only its trained modules are
+            written).
+        save_directory: Folder for adapter_config.json and adapter_model.safetensors; made if
+            missing.
         adapter_name: The adapter.
-        base_model_name_or_path: Written into the configuration, for loaders that find the base model by it.
+        base_model_name_or_path: Written into the configuration, for loaders that find the base
+            model by it.
         task_type: PEFT task type, for example SEQ_CLS.
-        uniform_rank: Pad every kept module with zeros to the largest rank, for consumers that ignore rank patterns
-            (vLLM, llama.cpp).
+        uniform_rank: Pad every kept module with zeros to the largest rank, for consumers that
+            ignore rank patterns (vLLM, llama.cpp).
 
     Raises:
-        ValueError: If an adapted matrix is not linear, or shares its base weight with another module.
+        ValueError: If an adapted matrix is not linear, or shares its base weight with another
+            module.
     """
     matrices = {m.name: m for m in adapted_matrices(model, adapter_name)}
     _check_exportable(model, matrices.values())
@@ -150,8 +164,6 @@ def _pad(lora_A: Tensor, lora_B: Tensor, *, rank: int) -> tuple[Tensor, Tensor]:
 
 def _modules_to_save(model: nn.Module, adapter_name: str) -> dict[str, nn.Module]:
     """Return the trained copies of PEFT's `modules_to_save`, by their name in the base model."""
-    from peft.utils import ModulesToSaveWrapper  # noqa: PLC0415  # keeps this module's import light
-
     return {
         name.rpartition(_PREFIX)[2]: module.modules_to_save[adapter_name]
         for name, module in model.named_modules()
@@ -168,10 +180,12 @@ def _adapter_config(
     task_type: str | None,
     fan_in_fan_out: bool,
 ) -> dict[str, Any]:
-    """Return adapter_config.json; keys that would be null are left out, since old PEFT rejects unknown ones."""
+    """Return adapter_config.json; keys that would be null are left out, since old PEFT rejects
+    unknown ones."""
     rank = Counter(kept.values()).most_common(1)[0][0] if kept else 1
     pattern = {_pattern_key(name, kept): r for name, r in kept.items() if r != rank}
-    # target_modules match by dotted suffix: 'enc.0' also hits 'sub.enc.0', which must then be excluded by name.
+    # target_modules match by dotted suffix: 'enc.0' also hits 'sub.enc.0', which must then be
+    # excluded by name.
     hit = sorted(
         other
         for other in set(all_names) - set(kept)
@@ -201,7 +215,8 @@ def _adapter_config(
 def _pattern_key(name: str, kept: Mapping[str, int]) -> str:
     """Return a rank_pattern key that only `name` matches.
 
-    PEFT <= 0.14 matches a proper dotted suffix, later versions also whole names and `^`: a suffix, if unambiguous.
+    PEFT <= 0.14 matches a proper dotted suffix, later versions also whole names and `^`: a suffix,
+    if unambiguous.
     """
     suffix = name.partition(".")[2]
     is_clear = suffix and not any(

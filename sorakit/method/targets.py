@@ -11,10 +11,11 @@ _LAYER = re.compile(r"(?:^|\.)(\d+)\.(.+)$")
 
 
 def head_modules(model: PreTrainedModel) -> list[str]:
-    """Return the names of the modules of the task head: what lies outside the base model, and its pooler.
+    """Return the names of the modules of the task head: what lies outside the base model, and its
+    pooler.
 
-    A pooler is part of the head because half of the families keep it there (RoBERTa, DeBERTa) and because encoders are
-    often published without a trained one.
+    A pooler is part of the head because half of the families keep it there (RoBERTa, DeBERTa) and
+    because encoders are often published without a trained one.
     """
     base = model.base_model_prefix
     names = [
@@ -47,7 +48,8 @@ def resolve_target_modules(
 
     Args:
         model: The base model, before it is adapted.
-        target_modules: all-linear, one regular expression that matches whole names, or a list of name endings.
+        target_modules: all-linear, one regular expression that matches whole names, or a list of
+            name endings.
         exclude: Modules whose layers are never adapted: the task head.
 
     Raises:
@@ -80,6 +82,7 @@ def resolve_target_modules(
 
 
 def split_layer(name: str) -> tuple[int | None, str]:
-    """Return the layer index in a module name and the name within that layer; no index gives None and the name."""
+    """Return the layer index in a module name and the name within that layer; no index gives None
+    and the name."""
     match = _LAYER.search(name)
     return (int(match[1]), match[2]) if match else (None, name)

@@ -1,8 +1,8 @@
 """SoRA as a PEFT tuner: LoRA with a gate vector inside `lora_B` (Eq. 9).
 
-`z = s * W_u (g * (W_d x))` with `lora_A = W_d` of shape (r, in), `lora_B = W_u` of shape (out, r), `gate = g` of shape
-(r,) and `s = lora_alpha / r`, fixed at the initial r. The gate sits in `lora_B` because PEFT reads
-`lora_A.weight` in every forward pass, which would compute a gated weight twice.
+`z = s * W_u (g * (W_d x))` with `lora_A = W_d` of shape (r, in), `lora_B = W_u` of shape (out, r),
+`gate = g` of shape (r,) and `s = lora_alpha / r`, fixed at the initial r. The gate sits in `lora_B`
+because PEFT reads `lora_A.weight` in every forward pass, which would compute a gated weight twice.
 """
 
 from collections.abc import Iterator
@@ -42,10 +42,12 @@ _UNSUPPORTED = (
 
 
 class GatedB(nn.Module):
-    """Stands in for the linear or 1x1 convolution in `lora_B[adapter]`; column i of its weight is `g_i * raw[:, i]`.
+    """Stands in for the linear or 1x1 convolution in `lora_B[adapter]`; column i of its weight is
+    `g_i * raw[:, i]`.
 
-    PEFT only ever calls `lora_B(h)` and reads `lora_B.weight`, so forward, merge and unmerge see the gated weight. The
-    parameters are direct children: PEFT renames adapters in state-dict keys by position.
+    PEFT only ever calls `lora_B(h)` and reads `lora_B.weight`, so forward, merge and unmerge see
+    the gated weight. The parameters are direct children: PEFT renames adapters in state-dict keys
+    by position.
 
     Args:
         raw: Ungated weight, (out, r) or (out, r, 1, ...).
@@ -62,7 +64,9 @@ class GatedB(nn.Module):
         self.gate = nn.Parameter(gate)
 
     @classmethod
-    def from_module(cls, module: nn.Module, *, gate_init: GateInit, gate_scale: GateScale) -> "GatedB":
+    def from_module(
+        cls, module: nn.Module, *, gate_init: GateInit, gate_scale: GateScale
+    ) -> "GatedB":
         """Wrap the up projection that PEFT made; its weight becomes `raw`."""
         raw = module.weight
         bias = module.bias
@@ -104,7 +108,8 @@ class SoraConfig(LoraConfig):
     """Configuration of SoRA for `peft.get_peft_model`: a `LoraConfig` with gates.
 
     Args:
-        gate_init: Gates at the start: ones, zeros, normal, or auto (1 with free scale, 0 with unit scale).
+        gate_init: Gates at the start: ones, zeros, normal, or auto (1 with free scale, 0 with unit
+            scale).
         gate_scale: free, or unit (rows of A and columns of B start at norm 1).
     """
 
@@ -162,7 +167,9 @@ class SoraModel(LoraModel):
                     gated.requires_grad_(gated.raw.requires_grad)
                     module.lora_B[adapter_name] = gated
                     if lora_config.gate_scale == "unit":
-                        _draw_unit_factors(module.lora_A[adapter_name].weight, gated.raw)
+                        down = module.lora_A[adapter_name].weight
+                        assert isinstance(down, nn.Parameter)
+                        _draw_unit_factors(down, gated.raw)
         if not is_gated:
             raise ValueError(
                 f"`target_modules` must name layers with lora_A and lora_B, got {current_key!r} "
@@ -201,7 +208,8 @@ class AdaptedMatrix:
         return (self.lora_A.numel() + self.lora_B.numel()) // self.gate.numel()
 
     def strengths(self) -> Float[Tensor, " r"]:
-        """Return `|g_i| |A_i| |B_i|` per rank: the size that trading scale between the three cannot change."""
+        """Return `|g_i| |A_i| |B_i|` per rank: the size that trading scale between the three cannot
+        change."""
         with torch.no_grad():
             rows = self.lora_A.flatten(1).norm(dim=1)
             columns = self.lora_B.transpose(0, 1).flatten(1).norm(dim=1)
@@ -209,9 +217,11 @@ class AdaptedMatrix:
 
 
 def adapted_matrices(model: nn.Module, adapter_name: str = "default") -> list[AdaptedMatrix]:
-    """Return every SoRA matrix of `model` in the order of its modules; an empty list if there is none.
+    """Return every SoRA matrix of `model` in the order of its modules; an empty list if there is
+    none.
 
-    PEFT makes new parameters when it moves or casts an adapter, so call this after the model is in place.
+    PEFT makes new parameters when it moves or casts an adapter, so call this after the model is in
+    place.
     """
     return list(_walk(model, adapter_name))
 
@@ -224,7 +234,9 @@ def gates(model: nn.Module, adapter_name: str = "default") -> dict[str, nn.Param
 def register() -> None:
     """Make `SoraConfig` known to PEFT; importing this module does it."""
     if sora_peft_type() not in PEFT_TYPE_TO_TUNER_MAPPING:
-        register_peft_method(name="sora", config_cls=SoraConfig, model_cls=SoraModel, prefix="lora_")
+        register_peft_method(
+            name="sora", config_cls=SoraConfig, model_cls=SoraModel, prefix="lora_"
+        )
 
 
 def _walk(model: nn.Module, adapter_name: str) -> Iterator[AdaptedMatrix]:
@@ -240,9 +252,7 @@ def _walk(model: nn.Module, adapter_name: str) -> Iterator[AdaptedMatrix]:
                     lora_B=up.raw,
                     gate=up.gate,
                     scaling=float(module.scaling[adapter_name]),
-                    fan_in_fan_out=bool(module.fan_in_fan_out)
-                    if "fan_in_fan_out" in vars(module)
-                    else False,
+                    fan_in_fan_out=bool(vars(module).get("fan_in_fan_out", False)),
                 )
 
 

@@ -19,13 +19,15 @@ class Task:
 
     Attributes:
         name: Name as in `task.name`.
-        train: Columns `text`, `text_pair` (pairs only) and `label` (class index, or float for a regression).
+        train: Columns `text`, `text_pair` (pairs only) and `label` (class index, or float for a
+            regression).
         validation: Held out, same columns.
         test: A second held-out split, where the protocol has one.
         label_names: Class names, index = label; empty for a regression.
         metric: The score of memorization and generalization.
         extra_metrics: Further scores that the task's papers report.
-        source: Where the data came from, for `meta.json`: never an absolute path of the user's machine.
+        source: Where the data came from, for `meta.json`: never an absolute path of the user's
+            machine.
     """
 
     name: str

@@ -15,9 +15,11 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 def length_grouped_batches(
     lengths: Sequence[int], *, batch_size: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """Return the batches of one epoch: a shuffle, sorted by length within pools so that padding is short.
+    """Return the batches of one epoch: a shuffle, sorted by length within pools so that padding is
+    short.
 
-    Every example occurs once. The result depends on nothing but the arguments, so a resumed run needs no loader state.
+    Every example occurs once. The result depends on nothing but the arguments, so a resumed run
+    needs no loader state.
 
     Args:
         lengths: Tokens of every example.
@@ -33,9 +35,7 @@ def length_grouped_batches(
     for begin in range(0, len(order), pool):
         chunk = order[begin : begin + pool]
         chunk = chunk[np.argsort(size[chunk], kind="stable")]
-        batches += [
-            chunk[i : i + batch_size].tolist() for i in range(0, len(chunk), batch_size)
-        ]
+        batches += [chunk[i : i + batch_size].tolist() for i in range(0, len(chunk), batch_size)]
     return [batches[i] for i in rng.permutation(len(batches))]
 
 

@@ -1,4 +1,5 @@
-"""Checkpoints for resuming: written after every evaluation, replaced atomically, the last two kept."""
+"""Checkpoints for resuming: written after every evaluation, replaced atomically, the last two
+kept."""
 
 import os
 from pathlib import Path
@@ -13,7 +14,8 @@ _SUFFIX = ".ckpt"
 
 
 class ResumePoint(pl.Callback):
-    """Writes a checkpoint after every evaluation. It must come after `XiScheduler` among the callbacks.
+    """Writes a checkpoint after every evaluation. It must come after `XiScheduler` among the
+    callbacks.
 
     Args:
         folder: Where checkpoints go; made when the first one is written.

@@ -1,7 +1,7 @@
 """Tokenised splits and their loaders."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -22,8 +22,9 @@ Batch = dict[str, Tensor]
 class AdaptationData(pl.LightningDataModule):
     """Training batches as an endless seeded stream, and the evaluation splits.
 
-    `train_dataloader` gives the piece of the stream that `segment` names, and Lightning asks for a new one every epoch
-    (`reload_dataloaders_every_n_epochs=1`), so an epoch of Lightning may be any number of steps long.
+    `train_dataloader` gives the piece of the stream that `segment` names, and Lightning asks for a
+    new one every epoch (`reload_dataloaders_every_n_epochs=1`), so an epoch of Lightning may be any
+    number of steps long.
 
     Args:
         task: Texts and labels.
@@ -75,7 +76,8 @@ class AdaptationData(pl.LightningDataModule):
         return tuple(self._splits)
 
     def set_segment(self, start: int, count: int) -> None:
-        """Make the next `train_dataloader` give batches `start`, ..., `start + count - 1` of the stream."""
+        """Make the next `train_dataloader` give batches `start`, ..., `start + count - 1` of the
+        stream."""
         self._segment = (start, count)
 
     @override
@@ -94,7 +96,8 @@ class AdaptationData(pl.LightningDataModule):
         ]
 
     def batches_of(self, split: str, *, max_examples: int, batch_size: int) -> list[Batch]:
-        """Return collated batches of the first `max_examples` examples of an evaluation split, sorted by length."""
+        """Return collated batches of the first `max_examples` examples of an evaluation split,
+        sorted by length."""
         rows = self._splits[split][:max_examples]
         return [
             self._collate([rows[i] for i in batch])
@@ -123,7 +126,7 @@ def _tokenise(split: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: in
 
 
 def _rows(split: Dataset) -> list[dict[str, Any]]:
-    return list(split)
+    return cast(list[dict[str, Any]], list(split))
 
 
 def _lengths(rows: Sequence[dict[str, Any]]) -> list[int]:

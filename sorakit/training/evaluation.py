@@ -20,7 +20,8 @@ class SplitResult:
         score: The task's metric.
         extra: Further metrics by name.
         loss: Mean loss, float32.
-        examples: One row an example: index, loss, correct, margin. Regressions have null correct and margin.
+        examples: One row an example: index, loss, correct, margin. Regressions have null correct
+            and margin.
     """
 
     score: float
@@ -56,7 +57,16 @@ def split_result(
         metric: Score of the task.
         extra_metrics: Further scores.
         is_regression: Whether labels are numbers.
+
+    Raises:
+        ValueError: If a logit is NaN or infinite.
     """
+    num_invalid = int((~torch.isfinite(logits).all(dim=1)).sum())
+    if num_invalid:
+        raise ValueError(
+            f"`logits` must be finite, got NaN or infinity for {num_invalid} of {len(logits)} examples. "
+            "Training diverged: lower `optim.lr`, or set `trainer.precision` to 32-true."
+        )
     order = torch.argsort(indices)
     logits, labels = logits[order].float().cpu(), labels[order].cpu()
     losses = example_losses(logits, labels, is_regression=is_regression)

@@ -1,12 +1,15 @@
-"""The thresholds and learning rates of a run: pure functions of the configuration. Free of torch."""
+"""The thresholds and learning rates of a run: pure functions of the configuration. Free of
+torch."""
 
 from sorakit.config import DenseConfig, XiConfig
 
 
 def levels(config: XiConfig) -> tuple[float, ...]:
-    """Return xi of every stage, `num_stages + 1` strictly increasing values that begin with `xi.start`.
+    """Return xi of every stage, `num_stages + 1` strictly increasing values that begin with
+    `xi.start`.
 
-    geometric: `start, first, first * q, ...` with `q = ratio` or, when `end` is given, the q that reaches `end`.
+    geometric: `start, first, first * q, ...` with `q = ratio` or, when `end` is given, the q that
+        reaches `end`.
     linear: equal steps from `start` to `end`. list: `start`, then the listed levels.
 
     Args:
@@ -42,7 +45,8 @@ def learning_rate_factor(
 ) -> float:
     """Return the learning rate at an optimizer step as a share of `optim.lr`.
 
-    Dense stage: linear warm-up, then linear decay that would reach `stage_factor` at `dense.max_epochs`. Sparsifying
+    Dense stage: linear warm-up, then linear decay that would reach `stage_factor` at
+    `dense.max_epochs`. Sparsifying
     stages: constant at `stage_factor`, so they keep training. Gates do not follow it.
 
     Args:

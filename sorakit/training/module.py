@@ -36,9 +36,6 @@ class AdaptationModule(pl.LightningModule):
         xi: Threshold at the start, gate units per optimizer step.
     """
 
-    # Frozen weights are not in a checkpoint: they are the backbone's.
-    strict_loading = False
-
     def __init__(
         self,
         model: PeftModel,
@@ -52,7 +49,11 @@ class AdaptationModule(pl.LightningModule):
         xi: float,
     ) -> None:
         super().__init__()
-        # from_pretrained leaves evaluation mode, and Lightning keeps the mode it finds: without this, no dropout.
+        self.strict_loading = (
+            False  # a checkpoint leaves out frozen weights: they are the backbone's
+        )
+        # from_pretrained leaves evaluation mode, and Lightning keeps the mode it finds: without
+        # this, no dropout.
         self.model = model.train()
         self.results: dict[str, SplitResult] = {}
         self._split_names = split_names
@@ -106,7 +107,8 @@ class AdaptationModule(pl.LightningModule):
 
     @override
     def configure_optimizers(self) -> ProxAdamW:
-        # Collected here, not in __init__: PEFT and Lightning make new parameters when they cast or move a model.
+        # Collected here, not in __init__: PEFT and Lightning make new parameters when they cast or
+        # move a model.
         matrices = adapted_matrices(self.model)
         named = {id(p): name for name, p in self.model.named_parameters()}
         gate_ids = {id(matrix.gate) for matrix in matrices}
@@ -150,7 +152,8 @@ class AdaptationModule(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        # Clipped gate gradients would change lambda, so only the others are clipped, whatever the Trainer's setting.
+        # Clipped gate gradients would change lambda, so only the others are clipped, whatever the
+        # Trainer's setting.
         if self._optim.max_grad_norm > 0:
             clipped = [
                 p
@@ -166,11 +169,13 @@ class AdaptationModule(pl.LightningModule):
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: state[name] for name in state if name in trainable}
-        # The position in the run is XiScheduler's, counted in optimizer steps. Lightning's own loop counters cannot
-        # restart in the middle of an epoch exactly (Lightning #18780, #21938), so a resumed fit begins a new loop.
+        # The position in the run is XiScheduler's, counted in optimizer steps. Lightning's own loop
+        # counters cannot restart in the middle of an epoch exactly (Lightning #18780, #21938), so a
+        # resumed fit begins a new loop.
         checkpoint.pop("loops", None)
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return the seed of dropout at an optimizer step: derived, so that a resumed run needs no generator state."""
+    """Return the seed of dropout at an optimizer step: derived, so that a resumed run needs no
+    generator state."""
     return zlib.crc32(f"sorakit {seed} {step}".encode())

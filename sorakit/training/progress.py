@@ -48,12 +48,12 @@ class StageProgress(ProgressBar):
             self._progress.start()
 
     @override
-    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._progress is not None:
             self._progress.reset(
                 self._bar,
                 total=self.total_train_batches,
-                description=self._describe(trainer.lightning_module),
+                description=self._describe(pl_module),
             )
 
     @override

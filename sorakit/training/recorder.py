@@ -1,4 +1,5 @@
-"""Writes what a stage left behind: scores, counts, ranks, per-example results and the pruned adapter."""
+"""Writes what a stage left behind: scores, counts, ranks, per-example results and the pruned
+adapter."""
 
 import resource
 import socket
@@ -41,7 +42,8 @@ class StageRecorder:
         hidden_size: Width of the backbone, for the released count.
 
     Attributes:
-        dense_scores: Memorization and generalization of the dense stage; set it when a run resumes after that.
+        dense_scores: Memorization and generalization of the dense stage; set it when a run resumes
+            after that.
     """
 
     def __init__(
@@ -183,7 +185,8 @@ def _rank_record(matrix: AdaptedMatrix, stage: int) -> RankRecord:
 def _gate_gradient(
     module: AdaptationModule, matrices: list[AdaptedMatrix], batches: list[dict[str, torch.Tensor]]
 ) -> tuple[torch.Tensor, int]:
-    """Return the evaluation-mode float32 gradient of the mean loss in all gates, and the number of examples."""
+    """Return the evaluation-mode float32 gradient of the mean loss in all gates, and the number of
+    examples."""
     was_training = module.training
     module.eval()
     gates = [m.gate for m in matrices]

@@ -3,6 +3,8 @@
 import logging
 import os
 import pickle
+import signal
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Literal
 import datasets
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from sorakit.backbones import load_backbone
 from sorakit.baselines import build_method
@@ -121,18 +123,20 @@ def run(config: RunConfig, *, show_progress: bool = True) -> RunOutcome:
             run_meta(config, task=task, backbone_fingerprint=backbone.fingerprint, model=sizes)
         )
     writer.write_status("running")
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         checkpoint = _restore(scheduler, path)
         writer.keep_stages(scheduler.completed_stages)
         recorder.dense_scores = _dense_scores(path)
         if not scheduler.is_finished:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        writer.write_status("interrupted")
-        raise
     except BaseException as error:
+        # Lightning 2.6 turns Ctrl-C into SystemExit(1) and goes on ignoring the signal.
+        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, on_interrupt)
+            writer.write_status("interrupted")
+            raise KeyboardInterrupt from error
         writer.write_status("failed", error=f"{type(error).__name__}: {error}")
         raise
     writer.write_status("completed")
@@ -143,7 +147,8 @@ def check_run_folder(path: Path, config: RunConfig) -> None:
     """Raise unless a run of `config` may write into `path`. Nothing is written.
 
     Raises:
-        ValueError: If the folder cannot be written, holds another run or foreign files, or is in use.
+        ValueError: If the folder cannot be written, holds another run or foreign files, or is in
+            use.
     """
     existing = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -183,9 +188,7 @@ def _scheduler(config: RunConfig, *, has_gates: bool) -> XiScheduler:
     )
 
 
-def _trainer(
-    config: RunConfig, callbacks: list[pl.Callback], *, show_progress: bool
-) -> pl.Trainer:
+def _trainer(config: RunConfig, callbacks: list[pl.Callback], *, show_progress: bool) -> pl.Trainer:
     try:
         return pl.Trainer(
             accelerator=config.trainer.accelerator,
@@ -209,8 +212,8 @@ def _trainer(
 def _attention(config: RunConfig) -> str | None:
     """Return the attention kernel.
 
-    On a CPU with AVX-512 BF16 (AMD EPYC), a training step of a 6-layer encoder in bf16 took 0.46 s with sdpa and 0.29 s
-    with eager (`experiments/benchmarks/attention.py`).
+    On a CPU with AVX-512 BF16 (AMD EPYC), a training step of a 6-layer encoder in bf16 took 0.46 s
+    with sdpa and 0.29 s with eager (`experiments/benchmarks/attention.py`).
     """
     if config.backbone.attention != "auto":
         return config.backbone.attention
@@ -240,9 +243,7 @@ def _dense_scores(path: Path) -> tuple[float, float] | None:
 
 def _title(config: RunConfig, path: Path) -> str:
     control = "" if config.stage.control == "none" else f", {config.stage.control}"
-    return (
-        f"{config.task.name}, {config.backbone.name}, {config.method.name}{control}, seed {config.seed} -> {path}"
-    )
+    return f"{config.task.name}, {config.backbone.name}, {config.method.name}{control}, seed {config.seed} -> {path}"
 
 
 def _quiet_libraries() -> None:

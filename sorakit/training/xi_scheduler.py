@@ -44,14 +44,16 @@ class StageEnd:
 
 
 class XiScheduler(pl.Callback):
-    """Runs Algorithm 1: trains dense at `xi.start` until the training loss stops improving, then raises xi by stages.
+    """Runs Algorithm 1: trains dense at `xi.start` until the training loss stops improving, then
+    raises xi by stages.
 
-    An epoch of Lightning is one segment: a pass over the data in the dense stage, a whole stage afterwards. Validation
-    follows each segment, so a stage's scores come from its last weights. Only the training loss decides when the dense
-    stage ends; validation data decide nothing. The run ends after the last level or when no gate is left.
+    An epoch of Lightning is one segment: a pass over the data in the dense stage, a whole stage
+    afterwards. Validation follows each segment, so a stage's scores come from its last weights.
+    Only the training loss decides when the dense stage ends; validation data decide nothing. The
+    run ends after the last level or when no gate is left.
 
-    Needs `AdaptationData`, a module with `results` whose optimizer has groups with the key `xi`, and a Trainer with
-    `max_epochs=-1, reload_dataloaders_every_n_epochs=1`.
+    Needs `AdaptationData`, a module with `results` whose optimizer has groups with the key `xi`,
+    and a Trainer with `max_epochs=-1, reload_dataloaders_every_n_epochs=1`.
 
     Args:
         xi: Levels.
@@ -60,7 +62,8 @@ class XiScheduler(pl.Callback):
         warmup_epochs: Linear warm-up of the learning rate.
         has_gates: False for a run without an adapter: it ends with the dense stage.
         seed: Seed of dropout.
-        on_stage_end: Called as `f(trainer, module, stage_end)` after a stage's evaluation, before xi rises.
+        on_stage_end: Called as `f(trainer, module, stage_end)` after a stage's evaluation, before
+            xi rises.
     """
 
     def __init__(
@@ -72,9 +75,7 @@ class XiScheduler(pl.Callback):
         warmup_epochs: float,
         has_gates: bool,
         seed: int,
-        on_stage_end: Sequence[
-            Callable[[pl.Trainer, pl.LightningModule, StageEnd], None]
-        ] = (),
+        on_stage_end: Sequence[Callable[[pl.Trainer, pl.LightningModule, StageEnd], None]] = (),
     ) -> None:
         self._levels = levels(xi)
         self._dense = dense
@@ -139,14 +140,17 @@ class XiScheduler(pl.Callback):
         self._epochs_without_improvement = state_dict["epochs_without_improvement"]
 
     def segment_steps(self, steps_per_epoch: int) -> int:
-        """Return the optimizer steps until the next evaluation: a pass when dense, else the rest of the stage."""
+        """Return the optimizer steps until the next evaluation: a pass when dense, else the rest of
+        the stage."""
         if self.stage == 0:
             return steps_per_epoch
         return max(1, round(self._stage_config.epochs * steps_per_epoch))
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._announce_segment(trainer)  # after the state is restored, before the loop asks for a loader
+        self._announce_segment(
+            trainer
+        )  # after the state is restored, before the loop asks for a loader
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -170,7 +174,9 @@ class XiScheduler(pl.Callback):
             stage_factor=self._stage_config.lr_factor,
         )
         for group in trainer.optimizers[0].param_groups:
-            if "xi" not in group:  # gates keep their step size, or lambda = xi / gate_lr would not hold
+            if (
+                "xi" not in group
+            ):  # gates keep their step size, or lambda = xi / gate_lr would not hold
                 group["lr"] = trainer.optimizers[0].defaults["lr"] * factor
 
     @override

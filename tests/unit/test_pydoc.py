@@ -243,9 +243,10 @@ def test_order_changes_nothing_but_the_order(
 ):
     intact = set(sentences[split]["text"])
     bags = {tuple(sorted(text.split(" "))) for text in intact}
-    for row in built["pydoc_order", split].itertuples():
-        assert (row.text in intact) == (row.label == 1)
-        assert tuple(sorted(row.text.split(" "))) in bags
+    table = built["pydoc_order", split]
+    for text, label in zip(table["text"].tolist(), table["label"].tolist(), strict=True):
+        assert (text in intact) == (label == 1)
+        assert tuple(sorted(text.split(" "))) in bags
 
 
 def test_swap_words_keeps_the_ends_and_moves_four_words():

@@ -1,0 +1,421 @@
+import copy
+import io
+import re
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel, get_peft_model
+from torch import nn
+
+from sorakit.config import GatesConfig, OptimConfig
+from sorakit.method.optimizer import ProxAdamW, ProxSGD, gate_step_
+from sorakit.method.tuner import AdaptedMatrix, SoraConfig, adapted_matrices
+from sorakit.training.module import AdaptationModule
+from tests.support import reference
+
+LR, GATE_LR, XI, WEIGHT_DECAY = 0.05, 0.1, 0.01, 0.2
+UPDATES = ("sgd", "adamw", "adamw_metric", "released")
+updates = pytest.mark.parametrize("update", UPDATES)
+
+
+def draw_matrices(generator: torch.Generator, *, unit_scale: bool = False) -> list[AdaptedMatrix]:
+    """Return two float64 matrices, 3 x 5 and 4 x 2, of ranks 3 and 2, with one gate at 0 and both signs."""
+    matrices = []
+    for index, (d_in, d_out, gate) in enumerate([(5, 3, [0.5, 0.0, -0.3]), (2, 4, [0.02, 1.0])]):
+        r = len(gate)
+        a = torch.randn(r, d_in, generator=generator, dtype=torch.float64)
+        b = torch.randn(d_out, r, generator=generator, dtype=torch.float64)
+        if unit_scale:
+            a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=0, keepdim=True)
+        matrices.append(
+            AdaptedMatrix(
+                name=f"layer.{index}",
+                lora_A=nn.Parameter(a),
+                lora_B=nn.Parameter(b),
+                gate=nn.Parameter(torch.tensor(gate, dtype=torch.float64)),
+                scaling=2.0,
+            )
+        )
+    return matrices
+
+
+def make_optimizer(
+    matrices: list[AdaptedMatrix],
+    *,
+    update: str = "sgd",
+    unit_scale: bool = False,
+    rank_weight_decay: float = WEIGHT_DECAY,
+    xi: float = XI,
+    **gate_options: Any,
+) -> ProxAdamW:
+    factors = [(f"{m.name}.{x}", getattr(m, x)) for m in matrices for x in ("lora_A", "lora_B")]
+    gates = [(f"{m.name}.gate", m.gate) for m in matrices]
+    gate_group = {"params": gates, "lr": GATE_LR, "xi": xi, "gate_update": update, **gate_options}
+    return ProxAdamW(
+        [{"params": factors}, gate_group],
+        matrices=matrices,
+        lr=LR,
+        rank_weight_decay=rank_weight_decay,
+        unit_scale=unit_scale,
+    )
+
+
+def draw_gradients(matrices: list[AdaptedMatrix], generator: torch.Generator) -> None:
+    for parameter in parameters_of(matrices):
+        parameter.grad = torch.randn(
+            parameter.shape, generator=generator, dtype=parameter.dtype
+        )
+
+
+def parameters_of(matrices: list[AdaptedMatrix]) -> list[nn.Parameter]:
+    return [p for m in matrices for p in (m.lora_A, m.lora_B, m.gate)]
+
+
+def to_reference(matrix: AdaptedMatrix) -> reference.AdaptedLayer:
+    return reference.AdaptedLayer(
+        lora_A=matrix.lora_A.tolist(), lora_B=matrix.lora_B.tolist(), gate=matrix.gate.tolist()
+    )
+
+
+def assert_close(actual: torch.Tensor, expected: Any) -> None:
+    torch.testing.assert_close(
+        actual.detach().flatten(),
+        torch.tensor(expected, dtype=torch.float64).flatten(),
+        rtol=1e-10,
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("unit_scale", [False, True], ids=["free", "unit"])
+@updates
+def test_prox_adamw_follows_the_reference_in_weights_and_state(update, unit_scale, generator):
+    matrices = draw_matrices(generator, unit_scale=unit_scale)
+    optimizer = make_optimizer(matrices, update=update, unit_scale=unit_scale)
+    layers = [to_reference(m) for m in matrices]
+    for _ in range(12):
+        draw_gradients(matrices, generator)
+        gradients = [
+            {x: getattr(m, x).grad.tolist() for x in ("lora_A", "lora_B", "gate")} for m in matrices
+        ]
+        optimizer.step()
+        for index, matrix in enumerate(matrices):
+            layers[index] = layer = reference.prox_adamw_step(
+                layers[index],
+                gradients[index],
+                gate_update=update,
+                unit_scale=unit_scale,
+                lr=LR,
+                gate_lr=GATE_LR,
+                xi=XI,
+                rank_weight_decay=WEIGHT_DECAY,
+            )
+            for name in ("lora_A", "lora_B", "gate"):
+                parameter = getattr(matrix, name)
+                assert_close(parameter, getattr(layer, name))
+                if name == "gate" and update == "sgd":
+                    assert parameter not in optimizer.state
+                    continue
+                state, moments = optimizer.state[parameter], layer.moments[name]
+                assert state["step"].item() == moments.step
+                assert_close(state["exp_avg"], moments.first)
+                assert_close(state["exp_avg_sq"], moments.second)
+
+
+def test_prox_adamw_without_gates_is_adamw(generator):
+    weight = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    ours, theirs = nn.Parameter(weight.clone()), nn.Parameter(weight.clone())
+    group = {"params": [ours], "weight_decay": 0.1}
+    optimizer = ProxAdamW([group], lr=LR)
+    oracle = torch.optim.AdamW([theirs], lr=LR, weight_decay=0.1)
+    for _ in range(10):
+        ours.grad = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+        theirs.grad = ours.grad.clone()
+        optimizer.step()
+        oracle.step()
+    assert torch.equal(ours, theirs)
+
+
+def test_prox_sgd_moves_gates_as_prox_adamw_with_sgd(generator):
+    gate = torch.randn(6, generator=generator)
+    one, other = nn.Parameter(gate.clone()), nn.Parameter(gate.clone())
+    alone = ProxSGD([one], lr=GATE_LR, xi=XI)
+    single = ProxAdamW([{"params": [other], "lr": GATE_LR, "xi": XI}], lr=LR)
+    for _ in range(10):
+        one.grad = torch.randn(6, generator=generator)
+        other.grad = one.grad.clone()
+        alone.step()
+        single.step()
+    assert torch.equal(one, other)
+
+
+def test_prox_sgd_follows_eq_10():
+    gate = nn.Parameter(torch.tensor([1.0, -1.0, 0.25]))
+    gate.grad = torch.tensor([0.5, 0.5, 0.0])
+    ProxSGD([gate], lr=0.5, xi=0.25).step()
+    assert gate.tolist() == [0.5, -1.0, 0.0]
+
+
+def test_gate_without_gradient_is_named(generator):
+    matrices = draw_matrices(generator)
+    draw_gradients(matrices, generator)
+    matrices[1].gate.grad = None
+    message = (
+        "`grad` of a gate must not be None, got None for 1 of 2 gates, first 'layer.1.gate'. Thresholding a gate "
+        "without a gradient prunes it whatever the data say: check that every adapted module is used in the "
+        "forward pass, and that gradient checkpointing is not reentrant."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        make_optimizer(matrices).step()
+
+
+def test_gate_without_gradient_stops_before_anything_moves(generator):
+    matrices = draw_matrices(generator)
+    draw_gradients(matrices, generator)
+    matrices[1].gate.grad = None
+    before = [p.detach().clone() for p in parameters_of(matrices)]
+    with pytest.raises(ValueError, match="^`grad` of a gate"):
+        make_optimizer(matrices).step()
+    assert all(map(torch.equal, before, parameters_of(matrices)))
+
+
+def test_prox_sgd_names_an_unnamed_gate_without_gradient_by_its_position():
+    gates = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))]
+    gates[0].grad = torch.zeros(2)
+    with pytest.raises(ValueError, match=r"got None for 1 of 2 gates, first 'gate 1'\."):
+        ProxSGD(gates, lr=0.1, xi=0.1).step()
+
+
+@updates
+def test_gate_with_an_exactly_zero_gradient_is_thresholded(update):
+    gate = nn.Parameter(torch.tensor([1.0]))
+    optimizer = ProxAdamW(
+        [{"params": [gate], "lr": 0.1, "xi": 0.25, "gate_update": update}], lr=LR
+    )
+    gate.grad = torch.zeros(1)
+    optimizer.step()
+    # AdamW does not move; its metric is eps, so the threshold there is xi / eps
+    assert gate.tolist() == [0.0 if update == "adamw_metric" else 0.75]
+
+
+@updates
+def test_step_keeps_the_gradients_of_gates(update, generator):
+    matrices = draw_matrices(generator)
+    draw_gradients(matrices, generator)
+    before = [m.gate.grad.clone() for m in matrices]
+    make_optimizer(matrices, update=update).step()
+    assert all(torch.equal(a, m.gate.grad) for a, m in zip(before, matrices, strict=True))
+
+
+def test_step_returns_the_loss_of_its_closure(generator):
+    matrices = draw_matrices(generator)
+
+    def closure() -> torch.Tensor:
+        loss = sum((p.square().sum() for p in parameters_of(matrices)), torch.zeros(()))
+        loss.backward()
+        return loss
+
+    expected = sum(float(p.square().sum()) for p in parameters_of(matrices))
+    assert make_optimizer(matrices).step(closure).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_xi_and_gate_update_are_saved_and_restored(generator):
+    matrices = draw_matrices(generator)
+    optimizer = make_optimizer(matrices, update="adamw")
+    optimizer.gate_groups[0]["xi"] = 0.125
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    restored = make_optimizer(matrices)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    group = restored.gate_groups[0]
+    assert (group["xi"], group["gate_update"], group["lr"]) == (0.125, "adamw", GATE_LR)
+
+
+@updates
+def test_a_restored_optimizer_goes_on_as_the_first(update, generator):
+    matrices = draw_matrices(generator)
+    optimizer = make_optimizer(matrices, update=update)
+    for _ in range(3):
+        draw_gradients(matrices, generator)
+        optimizer.step()
+    twins = copy.deepcopy(matrices)
+    twin = make_optimizer(twins)
+    twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for _ in range(3):
+        draw_gradients(matrices, generator)
+        for ours, theirs in zip(parameters_of(matrices), parameters_of(twins), strict=True):
+            assert ours.grad is not None
+            theirs.grad = ours.grad.clone()
+        optimizer.step()
+        twin.step()
+    assert all(map(torch.equal, parameters_of(matrices), parameters_of(twins)))
+
+
+def test_gate_update_is_sgd_unless_set():
+    group = {"params": [nn.Parameter(torch.ones(2))], "xi": 0.1}
+    assert ProxAdamW([group], lr=LR).gate_groups[0]["gate_update"] == "sgd"
+
+
+def test_weight_decay_leaves_rows_and_columns_of_dead_gates(generator):
+    matrices = draw_matrices(generator)
+    first = matrices[0]  # its gate 1 is dead
+    for parameter in parameters_of(matrices):
+        parameter.grad = torch.zeros_like(parameter)
+    rows, columns = first.lora_A.detach().clone(), first.lora_B.detach().clone()
+    make_optimizer(matrices, xi=0.0).step()
+    kept = 1 - LR * WEIGHT_DECAY
+    factor = torch.tensor([kept, 1.0, kept], dtype=torch.float64)
+    assert torch.equal(first.lora_A, rows * factor[:, None])
+    assert torch.equal(first.lora_B, columns * factor)
+
+
+def test_weight_decay_leaves_gates(generator):
+    matrices = draw_matrices(generator)
+    for parameter in parameters_of(matrices):
+        parameter.grad = torch.zeros_like(parameter)
+    before = [m.gate.detach().clone() for m in matrices]
+    make_optimizer(matrices, xi=0.0).step()
+    assert all(torch.equal(a, m.gate) for a, m in zip(before, matrices, strict=True))
+
+
+def test_unit_scale_keeps_the_function(generator):
+    matrices = draw_matrices(generator)
+    plain = copy.deepcopy(matrices)
+    draw_gradients(matrices, generator)
+    for ours, theirs in zip(parameters_of(matrices), parameters_of(plain), strict=True):
+        assert ours.grad is not None
+        theirs.grad = ours.grad.clone()
+    make_optimizer(matrices, unit_scale=True).step()
+    make_optimizer(plain).step()
+    for unit, free in zip(matrices, plain, strict=True):
+        torch.testing.assert_close(
+            unit.lora_B * unit.gate @ unit.lora_A, free.lora_B * free.gate @ free.lora_A
+        )
+
+
+def test_unit_scale_keeps_norms_at_1(generator):
+    matrices = draw_matrices(generator)
+    draw_gradients(matrices, generator)
+    make_optimizer(matrices, unit_scale=True).step()
+    norms = [m.lora_A.norm(dim=1) for m in matrices] + [m.lora_B.norm(dim=0) for m in matrices]
+    torch.testing.assert_close(torch.cat(norms), torch.ones(10, dtype=torch.float64))
+
+
+def test_unit_scale_of_a_zero_row_is_finite(generator):
+    matrices = draw_matrices(generator)
+    with torch.no_grad():
+        matrices[0].lora_A[0] = 0
+    for parameter in parameters_of(matrices):
+        parameter.grad = torch.zeros_like(parameter)
+    make_optimizer(matrices, unit_scale=True).step()
+    assert matrices[0].gate[0].item() == 0
+    assert all(p.isfinite().all() for p in parameters_of(matrices))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["ProxSGD", "ProxAdamW"])
+def test_gate_in_16_bits_is_refused(kind, dtype):
+    named = [("a.gate", nn.Parameter(torch.ones(2, dtype=dtype)))]
+    message = (
+        f"`a.gate` must be float32 or float64, got {dtype}. "
+        "In lower precision a gate of 1 does not move by a small `xi`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        if kind == "ProxSGD":
+            ProxSGD(named, lr=0.1, xi=0.1)
+        else:
+            ProxAdamW([{"params": named, "xi": 0.1}], lr=0.1)
+
+
+@pytest.mark.parametrize("xi", [-1.0, float("nan")])
+def test_prox_sgd_rejects_a_negative_or_nan_xi(xi):
+    with pytest.raises(ValueError, match=rf"^`xi` must be >= 0, got {xi}\.$"):
+        ProxSGD([nn.Parameter(torch.ones(2))], lr=0.1, xi=xi)
+
+
+@pytest.mark.parametrize("xi", [-1.0, float("nan")])
+def test_prox_adamw_rejects_a_negative_or_nan_xi(xi):
+    with pytest.raises(ValueError, match=rf"^`xi` must be >= 0, got {xi}\.$"):
+        ProxAdamW([{"params": [nn.Parameter(torch.ones(2))], "xi": xi}], lr=0.1)
+
+
+@pytest.mark.parametrize("lr", [0.0, -1.0, float("nan")])
+def test_prox_sgd_rejects_a_step_size_that_is_not_positive(lr):
+    with pytest.raises(ValueError, match=rf"^`lr` must be > 0, got {lr}\.$"):
+        ProxSGD([nn.Parameter(torch.ones(2))], lr=lr)
+
+
+def test_gate_step_rejects_an_unknown_update():
+    gate = nn.Parameter(torch.ones(2))
+    gate.grad = torch.zeros(2)
+    with pytest.raises(Exception, match="update"):
+        gate_step_([gate], update="sparse_adam", lr=0.1, xi=0.1)  # pyright: ignore[reportArgumentType]  # what is tested
+
+
+# AdaptationModule: the groups and their clipping ---------------------------------------------
+
+
+def make_module(model: nn.Module, *, max_grad_norm: float = 1.0, **gates: Any) -> AdaptationModule:
+    adapted = get_peft_model(
+        model,  # pyright: ignore[reportArgumentType]  # a PreTrainedModel
+        SoraConfig(r=2, target_modules=["query"], modules_to_save=["classifier"]),
+    )
+    assert isinstance(adapted, PeftModel)
+    return AdaptationModule(
+        adapted,
+        split_names=("memorization",),
+        metric="accuracy",
+        optim=OptimConfig(max_grad_norm=max_grad_norm, lr=1e-3, weight_decay=0.03),
+        gates=GatesConfig(**gates),
+        xi=1e-4,
+    )
+
+
+def test_clipping_leaves_gate_gradients_alone(tiny_bert):
+    module = make_module(tiny_bert)
+    optimizer = module.configure_optimizers()
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.full_like(parameter, 100.0)
+    module.configure_gradient_clipping(optimizer)
+    assert all((m.gate.grad == 100).all() for m in adapted_matrices(module.model))
+
+
+def test_clipping_bounds_the_norm_of_all_other_gradients(tiny_bert):
+    module = make_module(tiny_bert, max_grad_norm=0.5)
+    optimizer = module.configure_optimizers()
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.full_like(parameter, 100.0)
+    module.configure_gradient_clipping(optimizer)
+    others = [
+        p.grad.flatten() for g in optimizer.param_groups if "xi" not in g for p in g["params"]
+    ]
+    assert torch.cat(others).norm().item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_max_grad_norm_0_clips_nothing(tiny_bert):
+    module = make_module(tiny_bert, max_grad_norm=0.0)
+    optimizer = module.configure_optimizers()
+    parameter = optimizer.param_groups[0]["params"][0]
+    parameter.grad = torch.full_like(parameter, 100.0)
+    module.configure_gradient_clipping(optimizer)
+    assert (parameter.grad == 100).all()
+
+
+def test_groups_are_head_factors_and_gates(tiny_bert):
+    groups = make_module(tiny_bert).configure_optimizers().param_groups
+    sizes = [(g["name"], len(g["params"]), g["lr"], g["weight_decay"]) for g in groups]
+    assert sizes == [("head", 2, 1e-3, 0.03), ("factors", 4, 1e-3, 0.0), ("gates", 2, 1.0, 0.0)]
+
+
+def test_every_trainable_parameter_is_in_exactly_one_group(tiny_bert):
+    module = make_module(tiny_bert)
+    grouped = [id(p) for g in module.configure_optimizers().param_groups for p in g["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in module.parameters() if p.requires_grad)
+
+
+def test_gates_of_the_released_update_use_its_eps(tiny_bert):
+    optimizer = make_module(tiny_bert, update="released").configure_optimizers()
+    assert [group["eps"] for group in optimizer.param_groups] == [1e-8, 1e-8, 1e-6]
