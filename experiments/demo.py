@@ -11,9 +11,11 @@ from pathlib import Path
 
 from analysis.cli import main as analysis_main
 from experiments.runner import run_all
-from sorakit.config import MethodConfig, RunConfig, TaskConfig
+from sorakit.cli import parse_run_config
+from sorakit.config import RunConfig
 from sorakit.records import run_id
 
+CONFIG = Path(__file__).parent / "embedded.yaml"
 TASKS = ("pydoc_topic", "pydoc_pair", "pydoc_order")
 
 
@@ -21,10 +23,9 @@ def configs(out: Path) -> list[RunConfig]:
     """Return the runs of the demo: for every task the path of Algorithm 1 and the floor."""
     runs = []
     for name in TASKS:
-        path = RunConfig(task=TaskConfig(name=name))
-        for config in (path, replace(path, method=MethodConfig(name="head_only"))):
-            runs.append(replace(config, out_dir=str(out / name / run_id(config))))
-    return runs
+        path = parse_run_config(["--config", str(CONFIG), f"--task.name={name}"])
+        runs += [path, replace(path, method=replace(path.method, name="head_only"))]
+    return [replace(c, out_dir=str(out / c.task.name / run_id(c))) for c in runs]
 
 
 def main() -> None:

@@ -1,11 +1,29 @@
 """Runs a list of configurations one after the other, and keeps the records of finished ones."""
 
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from sorakit.config import RunConfig
-from sorakit.records import ADAPTERS_DIR, CHECKPOINTS_DIR, load_run
+from sorakit.records import (
+    ADAPTERS_DIR,
+    CHECKPOINTS_DIR,
+    EXAMPLES_FILE,
+    META_FILE,
+    RANKS_FILE,
+    STAGES_FILE,
+    TIMINGS_FILE,
+    RunWriter,
+    config_to_dict,
+    is_run_folder,
+    load_run,
+    run_id,
+    run_path,
+    stage_name,
+)
+from sorakit.training.checkpoint import DENSE_CHECKPOINT
 from sorakit.training.run import run
 
 RESULTS = Path(__file__).parent / "results"
@@ -14,6 +32,41 @@ RESULTS = Path(__file__).parent / "results"
 def run_all(configs: Iterable[RunConfig]) -> list[Path]:
     """Run every configuration that is not complete yet; return the run folders."""
     return [run(config).path for config in configs]
+
+
+def run_after_dense(source: Path, config: RunConfig) -> Path:
+    """Run `config` from the dense stage of a finished run, which is bit for bit its own.
+
+    Args:
+        source: Run folder with the checkpoint of its dense stage.
+        config: May differ from the source only in what comes after the dense stage: the levels
+            and `stage.epochs`, `stage.control` and `stage.kkt_examples`.
+
+    Raises:
+        ValueError: If the dense stages are not the same.
+    """
+    path = run_path(config)
+    if not is_run_folder(path):
+        loaded = load_run(source)
+        if _before_sparsifying(loaded.config) != _before_sparsifying(config_to_dict(config)):
+            raise ValueError(
+                f"`source` must have the dense stage of `config`, got {str(source)!r}."
+            )
+        (path / CHECKPOINTS_DIR).mkdir(parents=True)
+        shutil.copyfile(
+            source / CHECKPOINTS_DIR / DENSE_CHECKPOINT,
+            path / CHECKPOINTS_DIR / "step_000000000.ckpt",
+        )
+        dense = stage_name(0)
+        shutil.copytree(source / ADAPTERS_DIR / dense, path / ADAPTERS_DIR / dense)
+        for name in (EXAMPLES_FILE, RANKS_FILE, STAGES_FILE, TIMINGS_FILE):
+            shutil.copyfile(source / name, path / name)
+        writer = RunWriter(path)
+        writer.keep_stages(1)
+        writer.write_config(config)
+        meta = json.loads((source / META_FILE).read_text("utf-8"))
+        writer.write_meta({**meta, "run_id": run_id(config), "dense_stage_of": loaded.run_id})
+    return run(config).path
 
 
 def keep_records(paths: Iterable[Path], results: Path = RESULTS) -> None:
@@ -30,3 +83,9 @@ def keep_records(paths: Iterable[Path], results: Path = RESULTS) -> None:
         if not target.exists():
             ignore = shutil.ignore_patterns(ADAPTERS_DIR, CHECKPOINTS_DIR, "*.part")
             shutil.copytree(path, target, ignore=ignore)
+
+
+def _before_sparsifying(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that decides the dense stage."""
+    later = {"out_dir": None, "xi": {"start": config["xi"]["start"]}}
+    return {**config, **later, "stage": {"lr_factor": config["stage"]["lr_factor"]}}

@@ -34,7 +34,7 @@ _RUN_EPILOG = """examples:
 class _Parser(ArgumentParser):
     """Reports a mistake in one sentence, with exit code 2."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002  # jsonargparse's signature
         _fail(_one_sentence(message))
 
 
@@ -60,6 +60,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
+def parse_run_config(argv: Sequence[str]) -> RunConfig:
+    """Return the configuration that `sorakit run` would run with the arguments `argv`.
+
+    Raises:
+        SystemExit: If a key or value is wrong; the reason is on stderr.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    return _to_config(_parser().parse_args(["run", *argv]).run)
+
+
 def _parser() -> ArgumentParser:
     parser = _Parser(prog="sorakit", description=_DESCRIPTION)
     commands = parser.add_subcommands(required=True)
@@ -71,7 +81,7 @@ def _parser() -> ArgumentParser:
     status.add_argument("runs", metavar="RUNS", help="Folder with runs.")
     commands.add_subcommand("status", status, help="completed, running or failed, with the error")
     export = _Parser(
-        description="Copy the pruned adapter of one stage: a plain PEFT LoRA that loads without sorakit."
+        description="Copy the pruned adapter of one stage: a plain PEFT LoRA, no sorakit needed."
     )
     export.add_argument("run", metavar="RUN", help="Run folder.")
     export.add_argument("--stage", type=int | None, default=None, help="Stage; 0 is dense.")
@@ -79,8 +89,8 @@ def _parser() -> ArgumentParser:
         "--retention",
         type=float | None,
         default=None,
-        help="Instead of a stage: the fewest parameters that keep this share of the dense generalization, "
-        "for example 0.99.",
+        help="Instead of a stage: the fewest parameters that keep this share of the dense "
+        "generalization, for example 0.99.",
     )
     export.add_argument("--out", type=str, required=True, help="New folder for the adapter.")
     commands.add_subcommand("export", export, help="the pruned LoRA of one stage")
@@ -146,14 +156,14 @@ def _export(options: Namespace) -> None:
         raise ValueError(f"`--out` must be writable, got {options.out!r}: {error}") from error
     row = run.stages.set_index("stage").loc[stage]
     _say(
-        f"Stage {stage}: {row['num_nonzero_params']:,} parameters, generalization {row['generalization']:.4f} "
+        f"Stage {stage}: {row['num_nonzero_params']:,} parameters, generalization "
+        f"{row['generalization']:.4f} "
         f"({row['metric']}) -> {out}"
     )
 
 
 def _retaining(run: Any, share: float) -> int:
-    """Return the stage with the fewest parameters among those that keep `share` of the dense
-    generalization."""
+    """Return the stage with the fewest parameters that keep `share` of dense generalization."""
     if not 0 < share <= 1:
         raise ValueError(f"`--retention` must be in (0, 1], got {share}.")
     stages = run.stages

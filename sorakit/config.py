@@ -1,5 +1,4 @@
-"""Configuration of one run: frozen dataclasses, free of torch, and the only home of default
-values."""
+"""Configuration of one run: frozen dataclasses, free of torch, the only home of defaults."""
 
 import math
 from dataclasses import dataclass, field
@@ -159,7 +158,7 @@ class XiConfig:
 
     def __post_init__(self) -> None:
         _require(_is_positive(self.start), "xi.start", "> 0", self.start)
-        _require(1 <= self.num_stages, "xi.num_stages", ">= 1", self.num_stages)
+        _require(self.num_stages >= 1, "xi.num_stages", ">= 1", self.num_stages)
         if self.spacing == "list":
             self._check_list()
         elif self.levels is not None:
@@ -186,13 +185,15 @@ class XiConfig:
     def _check_list(self) -> None:
         if not self.levels:
             raise ValueError(
-                f"`xi.levels` must hold at least one xi when `xi.spacing` is list, got {self.levels}."
+                "`xi.levels` must hold at least one xi when `xi.spacing` is list, got "
+                f"{self.levels}."
             )
         previous = self.start
         for level in self.levels:
             if not (math.isfinite(level) and level > previous):
                 raise ValueError(
-                    f"`xi.levels` must be finite and strictly increasing from xi.start = {self.start}, "
+                    "`xi.levels` must be finite and strictly increasing from xi.start = "
+                    f"{self.start}, "
                     f"got {self.levels}."
                 )
             previous = level
@@ -323,5 +324,6 @@ class RunConfig:
         _require(0 <= self.seed < 2**31, "seed", "in [0, 2**31)", self.seed)
         if self.gates.update == "released" and self.gates.scale != "free":
             raise ValueError(
-                f"`gates.scale` must be free when `gates.update` is released, got {self.gates.scale!r}."
+                "`gates.scale` must be free when `gates.update` is released, got "
+                f"{self.gates.scale!r}."
             )

@@ -7,6 +7,7 @@ ignored by the reader.
 
 import hashlib
 import json
+import math
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -126,7 +127,8 @@ def run_id(config: RunConfig) -> str:
     content = config_to_dict(config)
     del content["out_dir"]
     del content["trainer"]["num_threads"]
-    text = json.dumps({"method_version": METHOD_VERSION, "config": content}, sort_keys=True)
+    identity = {"method_version": METHOD_VERSION, "config": _numbers_as_floats(content)}
+    text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -158,8 +160,7 @@ class RunWriter:
         _replace_text(self.path / CONFIG_FILE, text)
 
     def write_meta(self, meta: Mapping[str, Any]) -> None:
-        """Write `meta.json`; schema and method version and the run id are added by the caller's
-        content."""
+        """Write `meta.json`; `meta` names the schema version, the method version and the run id."""
         _replace_text(self.path / META_FILE, json.dumps(meta, indent=2, allow_nan=False) + "\n")
 
     def write_status(self, state: State, error: str | None = None) -> None:
@@ -181,12 +182,21 @@ class RunWriter:
     ) -> None:
         """Append one complete stage; the line in `stages.jsonl` comes last.
 
+        Raises:
+            ValueError: If a number of the record is not finite: training has diverged.
+
         Args:
             record: The stage.
             ranks: One record per adapted matrix.
             examples: Rows of `examples.parquet`, with the column `stage`.
             timing: What may differ between two equal runs: seconds, memory, host.
         """
+        for name, value in asdict(record).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(
+                    f"`{name}` of stage {record.stage} must be finite, got {value}. "
+                    "Training has diverged; lower `optim.lr` or `gates.gate_lr`."
+                )
         previous = _read_examples(self.path)
         table = examples if previous is None else pd.concat([previous, examples], ignore_index=True)
         _replace_parquet(self.path / EXAMPLES_FILE, table)
@@ -196,8 +206,7 @@ class RunWriter:
         _append_lines(self.path / STAGES_FILE, [_rename(line, "lambda_", "lambda")])
 
     def keep_stages(self, num_stages: int) -> None:
-        """Cut every table back to its first `num_stages` stages, before a resumed run writes them
-        again."""
+        """Cut every table back to `num_stages` stages, before a resumed run goes on."""
         for name in (STAGES_FILE, RANKS_FILE, TIMINGS_FILE):
             file = self.path / name
             if file.exists():
@@ -262,7 +271,7 @@ def find_runs(root: Path) -> list[Path]:
         ValueError: If `root` does not exist.
     """
     if not root.is_dir():
-        raise ValueError(f"`RUNS` must be a folder, got {str(root)!r}, which does not exist.")
+        raise ValueError(f"`RUNS` must be an existing folder, got {str(root)!r}.")
     return sorted(file.parent for file in root.rglob(META_FILE) if is_run_folder(file.parent))
 
 
@@ -281,7 +290,8 @@ def load_run(path: Path | str) -> Run:
     version = meta.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(
-            f"`schema_version` must be {SCHEMA_VERSION}, got {version!r} in {str(folder / META_FILE)!r}. "
+            f"`schema_version` must be {SCHEMA_VERSION}, got {version!r} in "
+            f"{str(folder / META_FILE)!r}. "
             "Read this run with the sorakit version named in its meta.json."
         )
     stages = _read_table(folder / STAGES_FILE, _stage_columns())
@@ -301,8 +311,7 @@ def load_run(path: Path | str) -> Run:
 
 
 def read_status(path: Path) -> dict[str, Any]:
-    """Return `status.json` of a run folder; a run killed before it wrote one is `running` with no
-    process."""
+    """Return `status.json`; a run killed before it wrote one is running without a process."""
     file = path / STATUS_FILE
     if not file.exists():
         return {"state": "running", "error": None, "host": None, "pid": None}
@@ -322,6 +331,17 @@ def is_alive(status: Mapping[str, Any]) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _numbers_as_floats(value: Any) -> Any:
+    """Return nested configuration values with 16 written as 16.0: they are the same experiment."""
+    if isinstance(value, dict):
+        return {key: _numbers_as_floats(item) for key, item in cast(dict[str, Any], value).items()}
+    if isinstance(value, list):
+        return [_numbers_as_floats(item) for item in cast(list[Any], value)]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
 
 
 def _stage_columns() -> list[str]:
@@ -391,4 +411,6 @@ def _replace_bytes(file: Path, content: bytes) -> None:
 def _replace_parquet(file: Path, table: pd.DataFrame) -> None:
     part = file.with_name(file.name + ".part")
     table.to_parquet(part, index=False)
+    with part.open("rb") as stream:
+        os.fsync(stream.fileno())
     part.replace(file)

@@ -78,7 +78,8 @@ def load_backbone(
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"`backbone.name` must be embedded, a local model folder or a Hub id, got {config.name!r}: {reason}"
+            "`backbone.name` must be embedded, a local model folder or a Hub id, got "
+            f"{config.name!r}: {reason}"
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
@@ -96,5 +97,5 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
     for name, tensor in sorted(base.state_dict().items()):
         digest.update(name.encode())
         digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

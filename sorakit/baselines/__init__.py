@@ -10,6 +10,5 @@ _BUILDERS = {"sora": sora.build, "head_only": head_only.build}
 
 
 def build_method(model: PreTrainedModel, config: RunConfig) -> PeftModel:
-    """Return `model` adapted by the method that `config.method.name` names; it is changed in
-    place."""
+    """Return `model`, changed in place: adapted by the method that `config.method.name` names."""
     return _BUILDERS[config.method.name](model, config)

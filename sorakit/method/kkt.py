@@ -8,8 +8,7 @@ from torch import Tensor
 def kkt_residual(
     gate: Float[Tensor, " gates"], gradient: Float[Tensor, " gates"], *, lambda_: float
 ) -> float:
-    """Return the largest violation of the optimality conditions of `min L(g) + lambda |g|_1`, in
-    units of lambda.
+    """Return the largest violation, in lambdas, of optimality of `min L(g) + lambda |g|_1`.
 
     `|dL/dg_i| <= lambda` where `g_i = 0`, and `dL/dg_i = -lambda sign(g_i)` elsewhere. 0 is a
     solution; 1 is an error as large as the penalty itself.

@@ -5,7 +5,7 @@ that a checkpoint of the optimizer holds it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -60,8 +60,9 @@ def gate_step_(
 
 
 class ProxSGD(Optimizer):
-    """Proximal SGD on gates (Eq. 10), for any training loop; other parameters need an optimizer of
-    their own.
+    """Proximal SGD on gates (Eq. 10), for any training loop.
+
+    Other parameters need an optimizer of their own.
 
     Args:
         params: Gates, float32 or float64, best as (name, parameter) pairs.
@@ -93,8 +94,7 @@ class ProxSGD(Optimizer):
 
 
 class ProxAdamW(AdamW):
-    """AdamW for everything, except that groups with an `xi` are gates and follow their
-    `gate_update`.
+    """AdamW, except that groups with an `xi` are gates and follow their `gate_update`.
 
     One optimizer, because Lightning's automatic optimization (accumulation, clipping, AMP) takes
     only one.
@@ -126,6 +126,11 @@ class ProxAdamW(AdamW):
         self._unit_scale = unit_scale
         for group in self.gate_groups:
             group.setdefault("gate_update", "sgd")
+            if group["gate_update"] not in get_args(GateUpdate):
+                raise ValueError(
+                    f"`gate_update` must be one of {', '.join(get_args(GateUpdate))}, "
+                    f"got {group['gate_update']!r}."
+                )
             _check_gates(group)
 
     @property
@@ -184,8 +189,8 @@ class ProxAdamW(AdamW):
             return
         lrs = {id(p): group["lr"] for group in self.param_groups for p in group["params"]}
         for matrix in self._matrices:
-            shrink = 1 - lrs[id(matrix.lora_A)] * self._rank_weight_decay * (matrix.gate != 0)
-            shrink = shrink.to(matrix.lora_A.dtype)
+            live = (matrix.gate != 0).to(matrix.lora_A.dtype)
+            shrink = 1 - lrs[id(matrix.lora_A)] * self._rank_weight_decay * live
             matrix.lora_A.mul_(_along_rows(shrink, matrix.lora_A))
             matrix.lora_B.mul_(_along_columns(shrink, matrix.lora_B))
 
@@ -223,7 +228,8 @@ def _check_gates(group: dict[str, Any]) -> None:
     for name, gate in zip(_names(group), group["params"], strict=True):
         if gate.dtype not in (torch.float32, torch.float64):
             raise ValueError(
-                f"`{name}` must be float32 or float64, got {gate.dtype}. In lower precision a gate of 1 does not "
+                f"`{name}` must be float32 or float64, got {gate.dtype}. In lower precision a "
+                "gate of 1 does not "
                 "move by a small `xi`."
             )
 
@@ -234,7 +240,10 @@ def _check_gradients(group: dict[str, Any]) -> None:
     ]
     if without:
         raise ValueError(
-            f"`grad` of a gate must not be None, got None for {len(without)} of {len(group['params'])} gates, "
-            f"first {without[0]!r}. Thresholding a gate without a gradient prunes it whatever the data say: check "
-            "that every adapted module is used in the forward pass, and that gradient checkpointing is not reentrant."
+            f"`grad` of a gate must not be None, got None for {len(without)} of "
+            f"{len(group['params'])} gates, "
+            f"first {without[0]!r}. Thresholding a gate without a gradient prunes it whatever "
+            "the data say: check "
+            "that every adapted module is used in the forward pass, and that gradient "
+            "checkpointing is not reentrant."
         )

@@ -1,5 +1,4 @@
-"""What is left of a SoRA adapter: exact counts, and the plain LoRA that zero gates leave behind
-(Eq. 12)."""
+"""Exact counts of a SoRA adapter, and the plain LoRA that zero gates leave behind (Eq. 12)."""
 
 import json
 import re
@@ -29,8 +28,7 @@ def nonzero_ranks(model: nn.Module, adapter_name: str = "default") -> dict[str, 
 
 
 def num_nonzero_params(model: nn.Module, adapter_name: str = "default") -> int:
-    """Return the elements of A and B that belong to non-zero gates: exactly what `export_lora`
-    writes of them.
+    """Return the elements of A and B at non-zero gates: exactly what `export_lora` writes.
 
     A rank of a linear layer counts `in + out`. Gates are folded away and not counted, nor is the
     task head.
@@ -44,10 +42,9 @@ def num_adapter_params(model: nn.Module, adapter_name: str = "default") -> int:
 
 
 def released_count(model: nn.Module, *, hidden_size: int, adapter_name: str = "default") -> int:
-    """Return the authors' released count, `2 * hidden_size` per non-zero gate of any matrix: right
-    only for square ones.
+    """Return the authors' released count: `2 * hidden_size` per non-zero gate of any matrix.
 
-    Printed beside `num_nonzero_params`, never in its place.
+    Right for square matrices only. Printed beside `num_nonzero_params`, never in its place.
     """
     return 2 * hidden_size * sum(nonzero_ranks(model, adapter_name).values())
 
@@ -180,8 +177,10 @@ def _adapter_config(
     task_type: str | None,
     fan_in_fan_out: bool,
 ) -> dict[str, Any]:
-    """Return adapter_config.json; keys that would be null are left out, since old PEFT rejects
-    unknown ones."""
+    """Return adapter_config.json.
+
+    Keys that would be null are left out: old PEFT rejects what it does not know.
+    """
     rank = Counter(kept.values()).most_common(1)[0][0] if kept else 1
     pattern = {_pattern_key(name, kept): r for name, r in kept.items() if r != rank}
     # target_modules match by dotted suffix: 'enc.0' also hits 'sub.enc.0', which must then be
@@ -239,6 +238,7 @@ def _check_exportable(model: nn.Module, matrices: Collection[AdaptedMatrix]) -> 
         other = owners.setdefault(id(parameter), module)
         if other != module and names & {other, module}:
             raise ValueError(
-                f"`{module}` must not share its weight with `{other}` to be exported: the adapter would change one "
+                f"`{module}` must not share its weight with `{other}` to be exported: the "
+                "adapter would change one "
                 "of the two. Leave it out of `target_modules`."
             )

@@ -11,8 +11,7 @@ _LAYER = re.compile(r"(?:^|\.)(\d+)\.(.+)$")
 
 
 def head_modules(model: PreTrainedModel) -> list[str]:
-    """Return the names of the modules of the task head: what lies outside the base model, and its
-    pooler.
+    """Return the names of the task head's modules: outside the base model, and its pooler.
 
     A pooler is part of the head because half of the families keep it there (RoBERTa, DeBERTa) and
     because encoders are often published without a trained one.
@@ -63,7 +62,8 @@ def resolve_target_modules(
             pattern = re.compile(target_modules)
         except re.error as error:
             raise ValueError(
-                f"`method.target_modules` must be a regular expression, got {target_modules!r}: {error}."
+                "`method.target_modules` must be a regular expression, got "
+                f"{target_modules!r}: {error}."
             ) from error
         matches = [name for name in names if pattern.fullmatch(name)]
     else:
@@ -82,7 +82,6 @@ def resolve_target_modules(
 
 
 def split_layer(name: str) -> tuple[int | None, str]:
-    """Return the layer index in a module name and the name within that layer; no index gives None
-    and the name."""
+    """Return the layer index in a module name, if any, and the name within that layer."""
     match = _LAYER.search(name)
     return (int(match[1]), match[2]) if match else (None, name)

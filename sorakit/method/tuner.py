@@ -42,8 +42,9 @@ _UNSUPPORTED = (
 
 
 class GatedB(nn.Module):
-    """Stands in for the linear or 1x1 convolution in `lora_B[adapter]`; column i of its weight is
-    `g_i * raw[:, i]`.
+    """Stands in for the up projection in `lora_B[adapter]`; column i of its weight is gated.
+
+    `weight[:, i] = g_i * raw[:, i]`, of a linear layer or a 1x1 convolution.
 
     PEFT only ever calls `lora_B(h)` and reads `lora_B.weight`, so forward, merge and unmerge see
     the gated weight. The parameters are direct children: PEFT renames adapters in state-dict keys
@@ -208,8 +209,7 @@ class AdaptedMatrix:
         return (self.lora_A.numel() + self.lora_B.numel()) // self.gate.numel()
 
     def strengths(self) -> Float[Tensor, " r"]:
-        """Return `|g_i| |A_i| |B_i|` per rank: the size that trading scale between the three cannot
-        change."""
+        """Return `|g_i| |A_i| |B_i|` per rank, which trading scale between the three leaves."""
         with torch.no_grad():
             rows = self.lora_A.flatten(1).norm(dim=1)
             columns = self.lora_B.transpose(0, 1).flatten(1).norm(dim=1)
@@ -217,8 +217,7 @@ class AdaptedMatrix:
 
 
 def adapted_matrices(model: nn.Module, adapter_name: str = "default") -> list[AdaptedMatrix]:
-    """Return every SoRA matrix of `model` in the order of its modules; an empty list if there is
-    none.
+    """Return every SoRA matrix of `model` in the order of its modules; none gives [].
 
     PEFT makes new parameters when it moves or casts an adapter, so call this after the model is in
     place.

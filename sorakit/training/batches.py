@@ -15,8 +15,7 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 def length_grouped_batches(
     lengths: Sequence[int], *, batch_size: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """Return the batches of one epoch: a shuffle, sorted by length within pools so that padding is
-    short.
+    """Return the batches of one epoch: shuffled, and of similar length to save padding.
 
     Every example occurs once. The result depends on nothing but the arguments, so a resumed run
     needs no loader state.

@@ -1,41 +1,50 @@
-"""Checkpoints for resuming: written after every evaluation, replaced atomically, the last two
-kept."""
+"""Checkpoints for resuming: written after every evaluation and replaced atomically.
+
+The last two are kept, and the one at the end of the dense stage.
+"""
 
 import os
+import shutil
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
+from sorakit.training.xi_scheduler import XiScheduler
+
+DENSE_CHECKPOINT = "dense.ckpt"
 _KEEP = 2
 _SUFFIX = ".ckpt"
 
 
 class ResumePoint(pl.Callback):
-    """Writes a checkpoint after every evaluation. It must come after `XiScheduler` among the
-    callbacks.
+    """Writes a checkpoint after every evaluation; it comes after `XiScheduler` in the callbacks.
 
     Args:
         folder: Where checkpoints go; made when the first one is written.
-        step: Returns the optimizer steps taken in the run, which name the file.
+        scheduler: The run's schedule, whose step names the file.
     """
 
-    def __init__(self, folder: Path, *, step: Any) -> None:
+    def __init__(self, folder: Path, *, scheduler: XiScheduler) -> None:
         self._folder = folder
-        self._step = step
+        self._scheduler = scheduler
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        target = self._folder / f"step_{self._step():09d}{_SUFFIX}"
+        target = self._folder / f"step_{self._scheduler.step:09d}{_SUFFIX}"
         part = target.with_suffix(".part")
         trainer.save_checkpoint(part)
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
+        if self._scheduler.stage == 1 and self._scheduler.steps_in_stage == 0:
+            # Before `target` exists, or a run killed in between would go on without it.
+            dense = self._folder / DENSE_CHECKPOINT
+            shutil.copyfile(part, dense.with_suffix(".part"))
+            dense.with_suffix(".part").replace(dense)
         part.replace(target)
         for old in checkpoints(self._folder)[:-_KEEP]:
             old.unlink()

@@ -1,6 +1,6 @@
 """Tokenised splits and their loaders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -34,6 +34,9 @@ class AdaptationData(pl.LightningDataModule):
         batch_size: Training examples per step.
         eval_batch_size: Examples per evaluation batch.
         seed: Seed of the batch order.
+
+    Raises:
+        ValueError: If the backbone cannot take inputs of `max_length`.
     """
 
     def __init__(
@@ -48,6 +51,12 @@ class AdaptationData(pl.LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
+        if max_length > tokenizer.model_max_length:
+            raise ValueError(
+                f"`task.max_length` must be <= {tokenizer.model_max_length}, the longest input "
+                "of the backbone, "
+                f"got {max_length}."
+            )
         train = _tokenise(task.train, tokenizer, max_length)
         sample = memorization_indices(len(train), memorization_examples)
         splits = {
@@ -76,8 +85,7 @@ class AdaptationData(pl.LightningDataModule):
         return tuple(self._splits)
 
     def set_segment(self, start: int, count: int) -> None:
-        """Make the next `train_dataloader` give batches `start`, ..., `start + count - 1` of the
-        stream."""
+        """Make the next `train_dataloader` give `count` batches of the stream from `start` on."""
         self._segment = (start, count)
 
     @override
@@ -96,8 +104,7 @@ class AdaptationData(pl.LightningDataModule):
         ]
 
     def batches_of(self, split: str, *, max_examples: int, batch_size: int) -> list[Batch]:
-        """Return collated batches of the first `max_examples` examples of an evaluation split,
-        sorted by length."""
+        """Return batches, by length, of the first `max_examples` examples of a split."""
         rows = self._splits[split][:max_examples]
         return [
             self._collate([rows[i] for i in batch])
@@ -115,7 +122,7 @@ class AdaptationData(pl.LightningDataModule):
 
 
 def _tokenise(split: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    def encode(batch: dict[str, Any]) -> dict[str, Any]:
+    def encode(batch: Mapping[str, Any]) -> dict[str, Any]:
         pairs = batch.get(TEXT_PAIR)
         encoding = tokenizer(batch[TEXT], pairs, truncation=True, max_length=max_length)
         return dict(encoding)

@@ -64,7 +64,8 @@ def split_result(
     num_invalid = int((~torch.isfinite(logits).all(dim=1)).sum())
     if num_invalid:
         raise ValueError(
-            f"`logits` must be finite, got NaN or infinity for {num_invalid} of {len(logits)} examples. "
+            f"`logits` must be finite, got NaN or infinity for {num_invalid} of {len(logits)} "
+            "examples. "
             "Training diverged: lower `optim.lr`, or set `trainer.precision` to 32-true."
         )
     order = torch.argsort(indices)

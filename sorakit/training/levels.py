@@ -1,12 +1,13 @@
-"""The thresholds and learning rates of a run: pure functions of the configuration. Free of
-torch."""
+"""Thresholds and learning rates of a run: pure functions of the configuration, torch-free."""
+
+import math
+from itertools import pairwise
 
 from sorakit.config import DenseConfig, XiConfig
 
 
 def levels(config: XiConfig) -> tuple[float, ...]:
-    """Return xi of every stage, `num_stages + 1` strictly increasing values that begin with
-    `xi.start`.
+    """Return xi of every stage: `num_stages + 1` strictly increasing values from `xi.start`.
 
     geometric: `start, first, first * q, ...` with `q = ratio` or, when `end` is given, the q that
         reaches `end`.
@@ -17,7 +18,24 @@ def levels(config: XiConfig) -> tuple[float, ...]:
 
     Returns:
         Thresholds in gate units per optimizer step; entry k belongs to stage k, 0 is dense.
+
+    Raises:
+        ValueError: If two levels are the same number, or one is too large for a number.
     """
+    try:
+        values = _levels(config)
+    except OverflowError:
+        values = (config.start, math.inf)
+    if not math.isfinite(values[-1]) or any(a >= b for a, b in pairwise(values)):
+        raise ValueError(
+            f"`xi` must give {config.num_stages + 1} finite, strictly increasing levels, got "
+            f"{values[0]:.6g} to "
+            f"{values[-1]:.6g}. Change `xi.end`, `xi.ratio` or `xi.num_stages`."
+        )
+    return values
+
+
+def _levels(config: XiConfig) -> tuple[float, ...]:
     if config.spacing == "list":
         assert config.levels is not None
         return (config.start, *config.levels)

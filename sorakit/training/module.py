@@ -176,6 +176,5 @@ class AdaptationModule(pl.LightningModule):
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return the seed of dropout at an optimizer step: derived, so that a resumed run needs no
-    generator state."""
+    """Return the seed of dropout at a step: derived, so that resuming needs no generator state."""
     return zlib.crc32(f"sorakit {seed} {step}".encode())

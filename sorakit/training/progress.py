@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from typing_extensions import override
 
-from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
 from sorakit.method.prune import num_adapter_params, num_nonzero_params
+from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
 from sorakit.training.module import AdaptationModule
 from sorakit.training.xi_scheduler import StageEnd, XiScheduler
 
@@ -73,13 +73,14 @@ class StageProgress(ProgressBar):
             self._progress.stop()
             self._progress = None
 
-    def stage_ended(self, trainer: pl.Trainer, module: pl.LightningModule, end: StageEnd) -> None:
+    def stage_ended(self, _: pl.Trainer, module: pl.LightningModule, end: StageEnd) -> None:
         """Print the line of a stage; a listener of `XiScheduler`."""
         assert isinstance(module, AdaptationModule)
         phase = "dense" if end.stage == 0 else f"stage {end.stage:2d}"
         self._console.print(
             f"  {phase:8}  xi {end.xi:8.2e}  {_count(module)}  {_scores(module)}  "
-            f"{end.epochs:.3g} epochs ({end.stopped_by})"
+            f"{end.epochs:.3g} epochs ({end.stopped_by})",
+            soft_wrap=True,  # a line a stage, in a log file too
         )
 
     def _describe(self, module: pl.LightningModule) -> str:

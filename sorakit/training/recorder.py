@@ -1,6 +1,6 @@
-"""Writes what a stage left behind: scores, counts, ranks, per-example results and the pruned
-adapter."""
+"""Writes what a stage left: scores, counts, ranks, per-example results, the pruned adapter."""
 
+import math
 import resource
 import socket
 import time
@@ -63,7 +63,7 @@ class StageRecorder:
         self.dense_scores: tuple[float, float] | None = None
         self._started = time.perf_counter()
 
-    def __call__(self, trainer: pl.Trainer, module: pl.LightningModule, end: StageEnd) -> None:
+    def __call__(self, _: pl.Trainer, module: pl.LightningModule, end: StageEnd) -> None:
         """Write the stage; its line in `stages.jsonl` comes last."""
         assert isinstance(module, AdaptationModule)
         matrices = adapted_matrices(module.model)
@@ -113,7 +113,7 @@ class StageRecorder:
             kkt_residual=residual,
             kkt_residual_se=standard_error,
             gates_flickering=end.gates_flickering,
-            sum_of_strengths=sum(float(m.strengths().double().sum()) for m in matrices),
+            sum_of_strengths=math.fsum(float(m.strengths().double().sum()) for m in matrices),
             epochs=end.epochs,
             optimizer_steps=end.steps,
             stopped_by=end.stopped_by,
@@ -136,9 +136,9 @@ class StageRecorder:
         total = sum(weight for _, weight in halves)
         mean = sum((gradient * weight for gradient, weight in halves), torch.zeros_like(gate))
         residual = kkt_residual(gate, mean / total, lambda_=lambda_)
-        first, second = (
-            kkt_residual(gate, gradient, lambda_=lambda_) for gradient, weight in halves
-        )
+        if any(weight == 0 for _, weight in halves):  # a single batch has no second half
+            return residual, None
+        first, second = (kkt_residual(gate, gradient, lambda_=lambda_) for gradient, _ in halves)
         return residual, abs(first - second) / 2
 
     def _examples(self, results: dict[str, SplitResult], stage: int) -> pd.DataFrame:
@@ -185,12 +185,11 @@ def _rank_record(matrix: AdaptedMatrix, stage: int) -> RankRecord:
 def _gate_gradient(
     module: AdaptationModule, matrices: list[AdaptedMatrix], batches: list[dict[str, torch.Tensor]]
 ) -> tuple[torch.Tensor, int]:
-    """Return the evaluation-mode float32 gradient of the mean loss in all gates, and the number of
-    examples."""
+    """Return the evaluation-mode gradient of the mean loss in all gates, and the examples."""
     was_training = module.training
     module.eval()
     gates = [m.gate for m in matrices]
-    total = torch.zeros(sum(g.numel() for g in gates), device=gates[0].device)
+    total = gates[0].new_zeros(sum(g.numel() for g in gates))
     count = 0
     with torch.enable_grad(), torch.autocast(module.device.type, enabled=False):
         for batch in batches:

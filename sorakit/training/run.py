@@ -113,7 +113,7 @@ def run(config: RunConfig, *, show_progress: bool = True) -> RunOutcome:
         callbacks.append(progress)
         scheduler.on_stage_end.append(progress.stage_ended)
     scheduler.on_stage_end.append(recorder)
-    callbacks.append(ResumePoint(path / CHECKPOINTS_DIR, step=lambda: scheduler.step))
+    callbacks.append(ResumePoint(path / CHECKPOINTS_DIR, scheduler=scheduler))
     trainer = _trainer(config, callbacks, show_progress=show_progress)
 
     path.mkdir(parents=True, exist_ok=True)
@@ -153,26 +153,30 @@ def check_run_folder(path: Path, config: RunConfig) -> None:
     existing = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(
-            f"`out_dir` must be a folder that can be written, got {str(path)!r} ({existing} cannot)."
+            f"`out_dir` must be a folder that can be written, got {str(path)!r} ({existing} "
+            "cannot)."
         )
     if not is_run_folder(path):
         # A process killed before meta.json was written leaves these.
         own = {CONFIG_FILE, CONFIG_FILE + ".part", META_FILE + ".part"}
         if path.exists() and any(file.name not in own for file in path.iterdir()):
             raise ValueError(
-                f"`out_dir` must be empty, new or a run folder, got {str(path)!r}, which holds other files."
+                f"`out_dir` must be empty, new or a run folder, got {str(path)!r}, which holds "
+                "other files."
             )
         return
     found = load_run(path).run_id
     if found != run_id(config):
         raise ValueError(
-            f"`out_dir` must hold no other configuration, got {str(path)!r} with run {found}, not {run_id(config)}. "
+            f"`out_dir` must hold no other configuration, got {str(path)!r} with run {found}, "
+            f"not {run_id(config)}. "
             "Choose another folder, or the configuration in its config.yaml."
         )
     status = read_status(path)
     if is_alive(status) and status["pid"] != os.getpid():
         raise ValueError(
-            f"`out_dir` must not be in use, got {str(path)!r}, which process {status['pid']} on {status['host']} "
+            f"`out_dir` must not be in use, got {str(path)!r}, which process {status['pid']} "
+            f"on {status['host']} "
             "is writing."
         )
 
@@ -243,7 +247,8 @@ def _dense_scores(path: Path) -> tuple[float, float] | None:
 
 def _title(config: RunConfig, path: Path) -> str:
     control = "" if config.stage.control == "none" else f", {config.stage.control}"
-    return f"{config.task.name}, {config.backbone.name}, {config.method.name}{control}, seed {config.seed} -> {path}"
+    method = f"{config.method.name}{control}"
+    return f"{config.task.name}, {config.backbone.name}, {method}, seed {config.seed} -> {path}"
 
 
 def _quiet_libraries() -> None:

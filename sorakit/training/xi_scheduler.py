@@ -44,8 +44,7 @@ class StageEnd:
 
 
 class XiScheduler(pl.Callback):
-    """Runs Algorithm 1: trains dense at `xi.start` until the training loss stops improving, then
-    raises xi by stages.
+    """Runs Algorithm 1: dense at `xi.start` until the training loss settles, then by stages.
 
     An epoch of Lightning is one segment: a pass over the data in the dense stage, a whole stage
     afterwards. Validation follows each segment, so a stage's scores come from its last weights.
@@ -140,8 +139,7 @@ class XiScheduler(pl.Callback):
         self._epochs_without_improvement = state_dict["epochs_without_improvement"]
 
     def segment_steps(self, steps_per_epoch: int) -> int:
-        """Return the optimizer steps until the next evaluation: a pass when dense, else the rest of
-        the stage."""
+        """Return the steps until the next evaluation: a pass when dense, else a stage."""
         if self.stage == 0:
             return steps_per_epoch
         return max(1, round(self._stage_config.epochs * steps_per_epoch))
@@ -267,6 +265,7 @@ def _data(trainer: pl.Trainer) -> AdaptationData:
     data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Trainer.fit
     if not isinstance(data, AdaptationData):
         raise ValueError(  # noqa: TRY004  # a user's mistake in calling Trainer.fit, not a type error of ours
-            f"`datamodule` must be an AdaptationData, got {type(data).__name__}. Pass it to `Trainer.fit`."
+            f"`datamodule` must be an AdaptationData, got {type(data).__name__}. Pass it to "
+            "`Trainer.fit`."
         )
     return data

@@ -18,7 +18,7 @@ def tensor(values: list[float]) -> torch.Tensor:
 
 @given(gates, thresholds, st.lists(numbers, min_size=1, max_size=20))
 def test_soft_threshold_minimises_its_objective(gate, xi, others):
-    # u -> (u - g)^2 / 2 + xi |u| is 1-strongly convex, so any other u is worse by at least (u - u*)^2 / 2
+    # (u - g)^2 / 2 + xi |u| is 1-strongly convex in u: others are worse by at least (u - u*)^2 / 2
     for g, u in zip(gate, soft_threshold(tensor(gate), xi).tolist(), strict=True):
         least = (u - g) ** 2 / 2 + xi * abs(u)
         for other in others:

@@ -1,6 +1,7 @@
-"""Slow transcriptions of the method, formula by formula, in float64 and loops: the oracles of the optimizer tests.
+"""Slow transcriptions of the method, formula by formula, in float64 and loops: test oracles.
 
-Nothing here imports sorakit. Vectors are lists of floats, matrices lists of rows; a rank is row i of A, column i of B.
+Nothing here imports sorakit. Vectors are lists of floats, matrices lists of rows; a rank is row i
+of A and column i of B.
 """
 
 import copy
@@ -8,7 +9,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 Vector = list[float]
@@ -34,7 +34,7 @@ def metric_threshold(gate: Vector, xi: float, metric: Vector) -> Vector:
 
 
 def released_masks(gate: Tensor, xi: float) -> Tensor:
-    """Return the three masked updates of the authors' `SparseAdamW`, in their order, in the dtype of `gate`."""
+    """Return the three masked updates of the authors' `SparseAdamW`, in the dtype of `gate`."""
     out = gate.clone()
     out[out > xi] -= xi
     out[out < -xi] += xi
@@ -81,7 +81,7 @@ def adamw_step(
     beta2: float = 0.999,
     eps: float = 1e-8,
 ) -> Vector:
-    """Loshchilov and Hutter, Algorithm 2: decoupled decay, bias correction, eps outside the root."""
+    """Loshchilov and Hutter, Algorithm 2: decoupled decay, bias correction, eps beside the root."""
     moments.step += 1
     result = []
     for i, (w, d) in enumerate(zip(weights, gradients, strict=True)):
@@ -123,7 +123,7 @@ def prox_adamw_step(
     rank_weight_decay: float,
     gate_eps: float = 1e-8,
 ) -> AdaptedLayer:
-    """One step on one layer: decay of live ranks, AdamW on A and B, the gates' own rule, unit scale."""
+    """One step on one layer: decay of live ranks, AdamW on A and B, the gates' rule, unit scale."""
     layer = copy.deepcopy(layer)
     r = len(layer.gate)
     for i in range(r):  # 1. decoupled weight decay of A and B, live ranks only
@@ -139,9 +139,7 @@ def prox_adamw_step(
         width = len(matrix[0])
         setattr(layer, name, [flat[k : k + width] for k in range(0, len(flat), width)])
     if gate_update == "sgd":  # 3. the gates
-        moved = [
-            g - gate_lr * d for g, d in zip(layer.gate, gradients["gate"], strict=True)
-        ]
+        moved = [g - gate_lr * d for g, d in zip(layer.gate, gradients["gate"], strict=True)]
         layer.gate = soft_threshold(moved, xi)
     else:
         moments = layer.moments["gate"]

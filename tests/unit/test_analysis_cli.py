@@ -133,7 +133,7 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_missing_folder_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(["summary", str(tmp_path / "nowhere")], capsys)
-    assert line.startswith("error: `RUNS` must be a folder, got ")
+    assert line.startswith("error: `RUNS` must be an existing folder, got ")
 
 
 def test_folder_without_runs_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

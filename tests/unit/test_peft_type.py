@@ -19,7 +19,7 @@ from sorakit.method.tuner import SoraConfig, SoraModel, register
 def test_peft_type_is_a_closed_string_enum():
     assert issubclass(PeftType, str)
     assert issubclass(PeftType, enum.Enum)
-    with pytest.raises(ValueError, match="^'NO_SUCH_METHOD' is not a valid PeftType$"):
+    with pytest.raises(ValueError, match=r"^'NO_SUCH_METHOD' is not a valid PeftType$"):
         PeftType("NO_SUCH_METHOD")
 
 

@@ -119,7 +119,7 @@ def test_find_runs_finds_the_folder_itself(tmp_path: Path) -> None:
 
 def test_find_runs_refuses_a_missing_folder(tmp_path: Path) -> None:
     missing = str(tmp_path / "nowhere")
-    message = f"`RUNS` must be a folder, got {missing!r}, which does not exist."
+    message = f"`RUNS` must be an existing folder, got {missing!r}."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         find_runs(Path(missing))
 
@@ -215,9 +215,11 @@ def test_score_that_is_no_number_is_refused(tmp_path: Path, value: float) -> Non
     path = write_run(tmp_path, num_stages=0)
     config = fake_config()
     ranks = fake_ranks(config, 0)
-    with pytest.raises(
-        ValueError, match=r"^Out of range float values are not JSON compliant(: \w+)?$"
-    ):
+    message = (
+        f"`memorization` of stage 0 must be finite, got {value}. "
+        "Training has diverged; lower `optim.lr` or `gates.gate_lr`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         RunWriter(path).append_stage(
             fake_stage(config, 0, ranks, memorization=value),
             ranks=ranks,
@@ -229,7 +231,7 @@ def test_score_that_is_no_number_is_refused(tmp_path: Path, value: float) -> Non
 def test_refused_stage_is_not_there(tmp_path: Path) -> None:
     path = write_run(tmp_path, num_stages=0)
     config = fake_config()
-    with pytest.raises(ValueError, match="JSON compliant"):
+    with pytest.raises(ValueError, match="^`train_loss` of stage 0 must be finite"):
         RunWriter(path).append_stage(
             fake_stage(config, 0, [], train_loss=math.nan),
             ranks=[],

@@ -1,0 +1,349 @@
+"""The command line, end to end: exit codes, one sentence on stderr, nothing written."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from sorakit.cli import main
+from sorakit.records import load_run
+from sorakit.training.module import AdaptationModule
+from tests.support.tiny_hub import write_model, write_task
+
+LEVELS = "[0.02,0.05,4.0]"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("hub")
+    write_model(root / "model")
+    write_task(root / "task")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _empty_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def options(hub: Path, out_dir: Path | str, **changed: str | None) -> list[str]:
+    """Return `run` with its options; `changed` replaces some (`__` is a dot), a null drops one."""
+    values: dict[str, str | None] = {
+        "task.name": "files",
+        "task.data_dir": str(hub / "task"),
+        "task.train_file": "train.csv",
+        "task.validation_file": "validation.csv",
+        "task.max_length": "16",
+        "backbone.name": str(hub / "model"),
+        "method.r": "4",
+        "method.gate_init": "normal",
+        "xi.spacing": "list",
+        "xi.levels": LEVELS,
+        "xi.num_stages": "3",
+        "dense.max_epochs": "1",
+        "optim.batch_size": "16",
+        "trainer.accelerator": "cpu",
+        "trainer.precision": "32-true",
+        "trainer.num_threads": "1",
+        "out_dir": str(out_dir),
+    }
+    values |= {name.replace("__", "."): value for name, value in changed.items()}
+    return ["run", *(f"--{name}={value}" for name, value in values.items() if value is not None)]
+
+
+def call(*arguments: str) -> Any:
+    """Run the command line in this process and return its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    return stop.value.code
+
+
+@pytest.fixture(scope="module")
+def complete(hub: Path) -> Path:
+    """A complete run, made through the command line."""
+    path = hub / "complete"
+    assert call(*options(hub, path)) == 0
+    return path
+
+
+def assert_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str, folder: Path
+) -> None:
+    """Assert exit code 2, one line on stderr with `words`, and nothing written below `folder`."""
+    before = sorted(str(p) for p in folder.rglob("*"))
+    capsys.readouterr()
+    assert call(*arguments) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("sorakit: error: ")
+    for word in words:
+        assert word in lines[0]
+    assert captured.out == ""
+    assert sorted(str(p) for p in folder.rglob("*")) == before
+
+
+def write_status(path: Path, *, pid: int) -> None:
+    """Make a run look as if the process `pid` of this host were writing it."""
+    status = {"state": "running", "error": None, "host": socket.gethostname(), "pid": pid}
+    (path / "status.json").write_text(json.dumps(status))
+
+
+# Wrong input ---------------------------------------------------------------------------------
+
+WRONG: dict[str, tuple[dict[str, str | None], tuple[str, ...]]] = {
+    "unknown_task": ({"task__name": "imdb"}, ("`task.name` must be one of", "mrpc", "'imdb'")),
+    "missing_data_folder": (
+        {"task__data_dir": "/no/such/folder"},
+        ("`task.train_file` must be an existing file, got '/no/such/folder/train.csv'.",),
+    ),
+    "missing_glue_folder": (
+        {
+            "task__name": "mrpc",
+            "task__data_dir": "/no/such/folder",
+            "task__train_file": None,
+            "task__validation_file": None,
+        },
+        ("`task.data_dir`", "/no/such/folder"),
+    ),
+    "missing_column": (
+        {"task__text_column": "sentence"},
+        ("`task.text_column` must be a column of train.csv (text, label), got 'sentence'.",),
+    ),
+    "missing_model": (
+        {"backbone__name": "/no/such/model"},
+        ("`backbone.name` must be embedded, a local model folder or a Hub id",),
+    ),
+    "r_0": ({"method__r": "0"}, ("`method.r` must be >= 1, got 0.",)),
+    "negative_xi": ({"xi__start": "-1e-4"}, ("`xi.start` must be > 0, got -0.0001.",)),
+    "nan_xi": ({"xi__start": ".nan"}, ("`xi.start` must be > 0, got nan.",)),
+    "decreasing_levels": (
+        {"xi__levels": "[0.2,0.1]"},
+        ("`xi.levels` must be finite and strictly increasing", "got [0.2, 0.1]."),
+    ),
+    "no_module": (
+        {"method__target_modules": "[q_proj]"},
+        ("`method.target_modules` must match a linear layer", "['q_proj']", "attention.self.query"),
+    ),
+    "wrong_type": ({"method__r": "many"}, ("method.r", "many")),
+    "wrong_choice": ({"gates__update": "adam"}, ("gates.update", "adam", "sgd")),
+    "unknown_key": ({"method__rank": "4"}, ("rank",)),
+    "too_long": ({"task__max_length": "33"}, ("`task.max_length` must be <= 32",)),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_option_is_refused(case, hub, tmp_path, capsys):
+    changed, words = WRONG[case]
+    assert_refused(capsys, options(hub, tmp_path / "run", **changed), *words, folder=tmp_path)
+
+
+def test_unknown_key_in_a_file_is_refused(hub, tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text("method:\n  rank: 4\n")
+    arguments = ["run", "--config=run.yaml", *options(hub, tmp_path / "run")[1:]]
+    assert_refused(capsys, arguments, "rank", folder=tmp_path)
+
+
+def test_wrong_value_in_a_file_is_refused(hub, tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text("seed: -1\n")
+    arguments = ["run", "--config=run.yaml", *options(hub, tmp_path / "run")[1:]]
+    assert_refused(capsys, arguments, "`seed` must be in [0, 2**31), got -1.", folder=tmp_path)
+
+
+def test_missing_config_file_is_refused(hub, tmp_path, capsys):
+    arguments = ["run", "--config=none.yaml", *options(hub, tmp_path / "run")[1:]]
+    assert_refused(capsys, arguments, "none.yaml", folder=tmp_path)
+
+
+def test_label_outside_the_classes_is_refused(hub, tmp_path, capsys):
+    task = write_task(tmp_path / "task")
+    with (task / "validation.csv").open("a") as stream:
+        stream.write("the old oak,plants\n")
+    arguments = options(hub, tmp_path / "run", task__data_dir=str(task))
+    words = ("label 'plants' in row 32 of validation.csv", "(animals, tools)")
+    assert_refused(capsys, arguments, *words, folder=tmp_path)
+
+
+def test_folder_below_a_file_is_refused(hub, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    arguments = options(hub, tmp_path / "file" / "run")
+    words = ("`out_dir` must be a folder that can be written", str(tmp_path / "file"))
+    assert_refused(capsys, arguments, *words, folder=tmp_path)
+
+
+def test_file_in_the_place_of_the_folder_is_refused(hub, tmp_path, capsys):
+    (tmp_path / "run").write_text("")
+    arguments = options(hub, tmp_path / "run")
+    assert_refused(capsys, arguments, "`out_dir` must be a folder", folder=tmp_path)
+
+
+def test_folder_with_other_files_is_refused(hub, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("")
+    arguments = options(hub, tmp_path / "run")
+    assert_refused(capsys, arguments, "`out_dir`", "which holds other files.", folder=tmp_path)
+
+
+def test_folder_of_another_configuration_is_refused(hub, complete, capsys):
+    arguments = [*options(hub, complete), "--seed=1"]
+    words = ("`out_dir` must hold no other configuration", "Choose another folder")
+    assert_refused(capsys, arguments, *words, folder=complete)
+
+
+def test_folder_in_use_is_refused(hub, tmp_path, capsys):
+    path = tmp_path / "run"
+    assert call(*options(hub, path)) == 0
+    # the parent of this process is alive, and is not this process
+    write_status(path, pid=os.getppid())
+    arguments = options(hub, path)
+    assert_refused(
+        capsys, arguments, "`out_dir` must not be in use", str(os.getppid()), folder=path
+    )
+
+
+def test_folder_of_a_dead_process_goes_on(hub, tmp_path):
+    path = tmp_path / "run"
+    assert call(*options(hub, path)) == 0
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    write_status(path, pid=done.pid)
+    assert call(*options(hub, path)) == 0
+    assert load_run(path).state == "completed"
+
+
+@pytest.mark.parametrize("arguments", [[], ["walk"], ["run", "--no-such-option=1"]])
+def test_wrong_command_is_refused(arguments, tmp_path, capsys):
+    assert_refused(capsys, arguments, folder=tmp_path)
+
+
+def test_wrong_option_is_refused_in_a_process_of_its_own(hub, tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from sorakit.cli import main; main()",
+            *options(hub, tmp_path / "run", method__r="0"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "`method.r` must be >= 1, got 0." in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+# Running -------------------------------------------------------------------------------------
+
+
+def test_completed_run_is_left_as_it_is(hub, complete, capsys):
+    capsys.readouterr()
+    assert call(*options(hub, complete)) == 0
+    assert capsys.readouterr().out == f"{complete} is complete already; nothing to do.\n"
+
+
+def test_options_of_a_file_are_overridden_by_later_ones(hub, tmp_path):
+    (tmp_path / "run.yaml").write_text("seed: 5\nmethod:\n  r: 2\n")
+    arguments = options(hub, tmp_path / "run", method__r=None, xi__levels="[4.0]")
+    assert call("run", "--config=run.yaml", *arguments[1:], "--seed=6") == 0
+    config = load_run(tmp_path / "run").config
+    assert (config["seed"], config["method"]["r"]) == (6, 2)
+
+
+def test_written_configuration_makes_the_same_run(complete, capsys):
+    capsys.readouterr()
+    assert call("run", f"--config={complete / 'config.yaml'}") == 0
+    assert capsys.readouterr().out.endswith("is complete already; nothing to do.\n")
+
+
+def test_printed_configuration_is_the_resolved_one(hub, tmp_path, capsys):
+    assert call(*options(hub, tmp_path / "run"), "--print_config") == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["xi"]["levels"] == [0.02, 0.05, 4.0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_interruption_exits_130(hub, tmp_path, capsys, monkeypatch):
+    def training_step(self: AdaptationModule, batch: Any, batch_idx: int) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AdaptationModule, "training_step", training_step)
+    assert call(*options(hub, tmp_path / "run")) == 130
+    assert "The same command goes on from the last checkpoint." in capsys.readouterr().err
+
+
+# export and status ---------------------------------------------------------------------------
+
+
+def elements(folder: Path) -> int:
+    state = load_file(folder / "adapter_model.safetensors")
+    return sum(value.numel() for name, value in state.items() if ".lora_" in name)
+
+
+def test_export_copies_the_adapter_of_a_stage(complete, tmp_path):
+    assert call("export", str(complete), "--stage=1", f"--out={tmp_path / 'adapter'}") == 0
+    copied = {p.name: p.read_bytes() for p in (tmp_path / "adapter").iterdir()}
+    original = {p.name: p.read_bytes() for p in (complete / "adapters" / "stage_01").iterdir()}
+    assert copied == original
+
+
+def test_export_by_retention_takes_the_fewest_parameters(complete, tmp_path):
+    stages = load_run(complete).stages
+    kept = stages[stages["generalization"] >= 0.9 * stages["generalization"][0]]
+    assert call("export", str(complete), "--retention=0.9", f"--out={tmp_path / 'adapter'}") == 0
+    assert elements(tmp_path / "adapter") == kept["num_nonzero_params"].min()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--stage=9"], "`--stage` must be a stage of the run, 0 to 3, got 9."),
+        (["--retention=1.5"], "`--retention` must be in (0, 1], got 1.5."),
+        ([], "`--stage` or `--retention` must be given, and not both."),
+        (["--stage=1", "--retention=0.9"], "`--stage` or `--retention` must be given"),
+    ],
+)
+def test_wrong_export_is_refused(arguments, words, complete, tmp_path, capsys):
+    command = ["export", str(complete), *arguments, f"--out={tmp_path / 'adapter'}"]
+    assert_refused(capsys, command, words, folder=tmp_path)
+
+
+def test_export_into_an_existing_folder_is_refused(complete, tmp_path, capsys):
+    command = ["export", str(complete), "--stage=1", f"--out={tmp_path}"]
+    assert_refused(capsys, command, "`--out` must be a new folder", folder=tmp_path)
+
+
+def test_export_of_no_run_is_refused(tmp_path, capsys):
+    command = ["export", str(tmp_path), "--stage=1", f"--out={tmp_path / 'adapter'}"]
+    assert_refused(capsys, command, "`RUN` must be a run folder", folder=tmp_path)
+
+
+def test_status_lists_the_run(complete, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    capsys.readouterr()
+    assert call("status", str(complete)) == 0
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert [word for word in row.split() if word] == [str(complete), "files", "completed", "4", "0"]
+
+
+def test_status_of_a_folder_without_runs_is_refused(tmp_path, capsys):
+    assert_refused(capsys, ["status", str(tmp_path)], "`RUNS` must hold runs", folder=tmp_path)
+
+
+def test_status_of_a_missing_folder_is_refused(tmp_path, capsys):
+    assert_refused(capsys, ["status", str(tmp_path / "none")], "`RUNS`", folder=tmp_path)
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["status"], ["export"]])
+def test_help_exits_0(command, capsys):
+    assert call(*command, "--help") == 0
+    assert capsys.readouterr().out.startswith("usage: sorakit")

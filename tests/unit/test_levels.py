@@ -1,0 +1,87 @@
+import pytest
+
+from sorakit.config import DenseConfig, XiConfig
+from sorakit.training.levels import learning_rate_factor, levels
+
+
+def factor(step: int, *, stage: int = 0, warmup_epochs: float = 0.5) -> float:
+    """Return the factor with 10 steps an epoch and at most 4 dense epochs, ending at 0.25."""
+    return learning_rate_factor(
+        step,
+        stage=stage,
+        steps_per_epoch=10,
+        warmup_epochs=warmup_epochs,
+        dense=DenseConfig(max_epochs=4),
+        stage_factor=0.25,
+    )
+
+
+def test_geometric_levels_go_on_by_the_ratio():
+    config = XiConfig(start=1e-4, first=0.5, ratio=2.0, num_stages=4)
+    assert levels(config) == (1e-4, 0.5, 1.0, 2.0, 4.0)
+
+
+def test_geometric_levels_reach_the_end():
+    config = XiConfig(start=1e-4, first=1e-3, end=1e-1, num_stages=3)
+    assert levels(config) == pytest.approx((1e-4, 1e-3, 1e-2, 1e-1), rel=1e-12)
+
+
+def test_one_geometric_stage_is_the_end():
+    assert levels(XiConfig(start=1e-4, end=0.5, num_stages=1)) == (1e-4, 0.5)
+
+
+def test_linear_levels_have_equal_steps():
+    config = XiConfig(start=0.25, end=1.25, num_stages=4, spacing="linear")
+    assert levels(config) == (0.25, 0.5, 0.75, 1.0, 1.25)
+
+
+def test_listed_levels_follow_the_start():
+    config = XiConfig(start=0.1, levels=[0.2, 0.7], spacing="list")
+    assert levels(config) == (0.1, 0.2, 0.7)
+
+
+def test_default_levels_are_one_dense_and_40_sparsifying():
+    assert len(levels(XiConfig())) == 41
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        XiConfig(ratio=1e100),
+        XiConfig(first=0.5, end=0.5 + 2**-52),
+        XiConfig(start=0.5, end=0.5 + 2**-52, spacing="linear"),
+    ],
+    ids=["infinite", "end_next_to_first", "end_next_to_start"],
+)
+def test_levels_that_floats_cannot_tell_apart_are_refused(config):
+    message = (
+        r"^`xi` must give 41 finite, strictly increasing levels, got .*\. "
+        r"Change `xi\.end`, `xi\.ratio` or `xi\.num_stages`\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        levels(config)
+
+
+def test_warm_up_rises_linearly():
+    assert [factor(step) for step in range(5)] == pytest.approx([k / 6 for k in range(1, 6)])
+
+
+def test_peak_comes_after_the_warm_up():
+    assert factor(5) == 1.0
+
+
+def test_no_warm_up_starts_at_the_peak():
+    assert factor(0, warmup_epochs=0.0) == 1.0
+
+
+def test_dense_decay_is_linear_to_the_stage_factor():
+    assert factor(40) == 0.25
+    assert factor(22) == pytest.approx(1 + (0.25 - 1) * (22 - 5) / 35)
+
+
+def test_stages_keep_the_stage_factor():
+    assert {factor(step, stage=3) for step in (0, 17, 400)} == {0.25}
+
+
+def test_warm_up_longer_than_the_dense_stage_never_peaks():
+    assert factor(39, warmup_epochs=10.0) == pytest.approx(40 / 101)
