@@ -217,7 +217,7 @@ def _attention(config: RunConfig) -> str | None:
     """Return the attention kernel.
 
     On a CPU with AVX-512 BF16 (AMD EPYC), a training step of a 6-layer encoder in bf16 took 0.46 s
-    with sdpa and 0.29 s with eager (`experiments/benchmarks/attention.py`).
+    with sdpa and 0.29 s with eager (`experiments/benchmarks/training_step.py`).
     """
     if config.backbone.attention != "auto":
         return config.backbone.attention

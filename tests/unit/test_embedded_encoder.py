@@ -82,7 +82,7 @@ def test_model_loads_in_float32(model: BertModel):
 
 
 def test_model_fits_its_tokenizer(model: BertModel, tokenizer: PreTrainedTokenizerBase):
-    assert model.get_input_embeddings().weight.shape == (len(tokenizer), 256)
+    assert model.get_input_embeddings().weight.shape == (len(tokenizer), 192)
     assert tokenizer.model_max_length == model.config.max_position_embeddings == 128
 
 

@@ -231,7 +231,7 @@ def test_score_that_is_no_number_is_refused(tmp_path: Path, value: float) -> Non
 def test_refused_stage_is_not_there(tmp_path: Path) -> None:
     path = write_run(tmp_path, num_stages=0)
     config = fake_config()
-    with pytest.raises(ValueError, match="^`train_loss` of stage 0 must be finite"):
+    with pytest.raises(ValueError, match=r"^`train_loss` of stage 0 must be finite"):
         RunWriter(path).append_stage(
             fake_stage(config, 0, [], train_loss=math.nan),
             ranks=[],
