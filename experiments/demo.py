@@ -16,14 +16,16 @@ from sorakit.config import RunConfig
 from sorakit.records import run_id
 
 CONFIG = Path(__file__).parent / "embedded.yaml"
-TASKS = ("pydoc_topic", "pydoc_pair", "pydoc_order")
+XI_RATIO = {"pydoc_topic": 1.25, "pydoc_pair": 1.15, "pydoc_order": 1.15}
+"""Factor between levels: the ranks of `pydoc_topic` die over ten times as wide a range of xi."""
 
 
 def configs(out: Path) -> list[RunConfig]:
     """Return the runs of the demo: for every task the path of Algorithm 1 and the floor."""
     runs = []
-    for name in TASKS:
-        path = parse_run_config(["--config", str(CONFIG), f"--task.name={name}"])
+    for name, ratio in XI_RATIO.items():
+        options = [f"--task.name={name}", f"--xi.ratio={ratio}"]
+        path = parse_run_config(["--config", str(CONFIG), *options])
         runs += [path, replace(path, method=replace(path.method, name="head_only"))]
     return [replace(c, out_dir=str(out / c.task.name / run_id(c))) for c in runs]
 

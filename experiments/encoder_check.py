@@ -1,0 +1,44 @@
+"""Is the embedded encoder really pre-trained? `pydoc_topic`, against the same model drawn anew.
+
+Three seeds each, equal settings, dense training only; prints the accuracies and keeps the records.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+from experiments.runner import keep_records
+from sorakit.cli import parse_run_config
+from sorakit.records import load_run, run_id
+from sorakit.training.run import run
+
+CONFIG = Path(__file__).parent / "embedded.yaml"
+SEEDS = (0, 1, 2)
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of a run.")
+    parser.add_argument("--out", type=Path, default=Path("runs/encoder_check"))
+    args = parser.parse_args()
+    print("validation accuracy on pydoc_topic, dense stage")
+    means = []
+    for random_init in (False, True):
+        scores = []
+        for seed in SEEDS:
+            options = [f"--backbone.random_init={random_init}", f"--seed={seed}"]
+            options += ["--xi.num_stages=1", f"--trainer.num_threads={args.threads}"]
+            config = parse_run_config(["--config", str(CONFIG), *options])
+            path = run(replace(config, out_dir=str(args.out / run_id(config)))).path
+            keep_records([path])
+            scores.append(float(load_run(path).stages["generalization"].iloc[0]))
+        means.append(mean(scores))
+        name = "drawn anew " if random_init else "pre-trained"
+        print(f"{name}  {'  '.join(f'{score:.3f}' for score in scores)}  mean {means[-1]:.3f}")
+    print(f"difference of the means: {100 * (means[0] - means[1]):.1f} points")
+
+
+if __name__ == "__main__":
+    main()
