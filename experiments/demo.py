@@ -16,8 +16,9 @@ from sorakit.config import RunConfig
 from sorakit.records import run_id
 
 CONFIG = Path(__file__).parent / "embedded.yaml"
-XI_RATIO = {"pydoc_topic": 1.25, "pydoc_pair": 1.15, "pydoc_order": 1.15}
-"""Factor between levels: the ranks of `pydoc_topic` die over ten times as wide a range of xi."""
+XI_RATIO = {"pydoc_topic": 1.25, "pydoc_pair": 1.08, "pydoc_order": 1.17}
+"""Factor between levels: ranks die over a range of xi of 1 to 4 in `pydoc_pair`, 1 to 100 in
+`pydoc_topic`."""
 
 
 def configs(out: Path) -> list[RunConfig]:

@@ -334,7 +334,6 @@ def save(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, folder: Pat
     (folder / "model.safetensors").chmod(0o644)  # safetensors 0.8 leaves it to the owner alone
     config = model.config.to_dict()
     config |= {"architectures": ["BertModel"], "dtype": "float32"}  # loaded at full precision
-    config |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     BertConfig(**config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -385,8 +384,8 @@ and test backbone, not a general language model: it has read nothing but Python 
   The `pydoc_*` tasks take their training examples from the same part, and their validation examples
   from docstrings this encoder has never seen.
 - **Objective**: masked language modelling only, {MASKED:.0%} of the word pieces (80 % `[MASK]`,
-  10 % random, 10 % kept), AdamW, linear warm-up and decay to zero. No dropout; the configuration
-  asks for the usual 0.1 in fine-tuning.
+  10 % random, 10 % kept), AdamW, linear warm-up and decay to zero. No dropout, neither here
+  nor in fine-tuning: the tasks are there to be memorised.
 - **Pooler**: the identity before its tanh (not trained): sequence classification sees `[CLS]`.
 - **Weights**: float16 on disk, float32 when loaded.
 - **Made by** `experiments/pretrain_encoder.py`; the loss over time is in `training_log.csv`.

@@ -30,10 +30,9 @@ def gate_step_(
 ) -> None:
     """Take one proximal step on all gates at once, in place.
 
-    sgd: `g <- T_xi(g - lr * dL/dg)` (Eq. 10). The others assume that AdamW has already moved the
-        gates, and only
-    threshold: adamw by `T_xi`, adamw_metric by `T_{xi / metric}`, released by the released
-        operator.
+    sgd moves and thresholds: `g <- T_xi(g - lr * dL/dg)` (Eq. 10). The others only threshold what
+    AdamW has already moved: adamw by `T_xi`, adamw_metric by `T_{xi / metric}`, released by the
+    released operator.
 
     Args:
         gates: Gate vectors with gradients.

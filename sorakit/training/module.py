@@ -49,9 +49,8 @@ class AdaptationModule(pl.LightningModule):
         xi: float,
     ) -> None:
         super().__init__()
-        self.strict_loading = (
-            False  # a checkpoint leaves out frozen weights: they are the backbone's
-        )
+        # A checkpoint leaves out frozen weights: they are the backbone's.
+        self.strict_loading = False
         # from_pretrained leaves evaluation mode, and Lightning keeps the mode it finds: without
         # this, no dropout.
         self.model = model.train()

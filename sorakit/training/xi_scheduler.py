@@ -146,9 +146,8 @@ class XiScheduler(pl.Callback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._announce_segment(
-            trainer
-        )  # after the state is restored, before the loop asks for a loader
+        # After the state is restored, before the loop asks for a loader.
+        self._announce_segment(trainer)
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -172,9 +171,8 @@ class XiScheduler(pl.Callback):
             stage_factor=self._stage_config.lr_factor,
         )
         for group in trainer.optimizers[0].param_groups:
-            if (
-                "xi" not in group
-            ):  # gates keep their step size, or lambda = xi / gate_lr would not hold
+            # Gates keep their step size, or lambda = xi / gate_lr would not hold.
+            if "xi" not in group:
                 group["lr"] = trainer.optimizers[0].defaults["lr"] * factor
 
     @override

@@ -1,0 +1,63 @@
+"""What README.md tells a reader to type."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BertForSequenceClassification
+
+from sorakit.cli import parse_run_config
+from sorakit.config import RunConfig
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands(program: str) -> list[list[str]]:
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines if line.startswith(program)]
+    return [line[len(program.split()) :] for line in words]
+
+
+RUNS = commands("sorakit run")
+
+
+def test_readme_shows_runs():
+    assert len(RUNS) >= 5
+
+
+@pytest.mark.parametrize("arguments", RUNS, ids=" ".join)
+def test_run_command_parses(arguments, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert parse_run_config(arguments) != RunConfig()
+
+
+def test_make_commands_are_targets():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = commands("make")
+    assert named
+    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for [target] in named)
+
+
+def test_training_loop_example_works(tiny_bert: BertForSequenceClassification):
+    [example] = [block for block in blocks("python") if "ProxSGD" in block]
+    names: dict[str, Any] = {"base": tiny_bert}
+    exec(example, names)
+    labels = {"labels": tiny_bert.dummy_inputs["input_ids"].new_zeros(3)}
+    names["model"](**tiny_bert.dummy_inputs, **labels).loss.backward()
+    names["gate_optimizer"].step()
+    assert names["num_nonzero_params"](names["model"]) > 0
+
+
+def test_files_and_images_exist():
+    paths = re.findall(r"\]\(([^)#:]+)\)", README)
+    paths += re.findall(r"`(experiments/[\w./]+)`", README)
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    assert paths
+    assert not missing
