@@ -156,7 +156,7 @@ def _print_summary(console: Console, runs: RunSet, paths: Sequence[Path]) -> Non
     console.print(_spacing_table(table, runs.stages))
     console.print(
         "Distinct non-zero parameter counts in each band (percent of dense), and the largest ratio "
-        "between neighbouring counts."
+        "between neighbouring counts, down to 1 % of dense."
     )
     names = " ".join(str(path) for path in paths)
     console.print(
