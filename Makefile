@@ -9,7 +9,7 @@ STAMP = .venv/.installed
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 16
 
-demo: $(STAMP) ## Compress one small model from start to end, into runs/demo
+demo: $(STAMP) ## Algorithm 1 on the three embedded tasks, floors and figures, into runs/demo
 	$(BIN)/python -m experiments.demo --out runs/demo
 
 test: $(STAMP) ## Run the default test suite (all but slow, gpu and network)
