@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-from experiments.runner import keep_records
+from experiments.runner import RESULTS, keep_records
 from sorakit.cli import parse_run_config
 from sorakit.records import load_run, run_id
 from sorakit.training.run import run
@@ -32,7 +32,7 @@ def main() -> None:
             options += ["--xi.num_stages=1", f"--trainer.num_threads={args.threads}"]
             config = parse_run_config(["--config", str(CONFIG), *options])
             path = run(replace(config, out_dir=str(args.out / run_id(config)))).path
-            keep_records([path])
+            keep_records([path], RESULTS / "encoder_check")
             scores.append(float(load_run(path).stages["generalization"].iloc[0]))
         means.append(mean(scores))
         name = "drawn anew " if random_init else "pre-trained"

@@ -2,14 +2,14 @@
 
 For every task: Algorithm 1; the floor (`head_only`); and `hold_dense`, as many stages with xi held
 at its start, forked from the dense stage of the first run, which is bit for bit its own. A run that
-is complete is not repeated; records without weights go to `experiments/results`.
+is complete is not repeated; records without weights go to `experiments/results/glue_minilm`.
 """
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.runner import keep_records, run_after_dense
+from experiments.runner import RESULTS, keep_records, run_after_dense
 from sorakit.cli import parse_run_config
 from sorakit.config import RunConfig
 from sorakit.records import load_run, run_id
@@ -39,9 +39,12 @@ def main() -> None:
             stage=replace(config.stage, control="hold_dense"),
             xi=replace(config.xi, num_stages=num_stages),
         )
-        keep_records(
-            [path, run(_in(args.out, floor)).path, run_after_dense(path, _in(args.out, control))]
-        )
+        paths = [
+            path,
+            run(_in(args.out, floor)).path,
+            run_after_dense(path, _in(args.out, control)),
+        ]
+        keep_records(paths, RESULTS / "glue_minilm")
 
 
 def _in(out: Path, config: RunConfig) -> RunConfig:

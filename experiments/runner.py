@@ -69,7 +69,7 @@ def run_after_dense(source: Path, config: RunConfig) -> Path:
     return run(config).path
 
 
-def keep_records(paths: Iterable[Path], results: Path = RESULTS) -> None:
+def keep_records(paths: Iterable[Path], results: Path) -> None:
     """Copy the records of completed runs, without weights, to `results/<run_id>`.
 
     Raises:
