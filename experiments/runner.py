@@ -53,10 +53,10 @@ def run_after_dense(source: Path, config: RunConfig) -> Path:
                 f"`source` must have the dense stage of `config`, got {str(source)!r}."
             )
         (path / CHECKPOINTS_DIR).mkdir(parents=True)
-        shutil.copyfile(
-            source / CHECKPOINTS_DIR / DENSE_CHECKPOINT,
-            path / CHECKPOINTS_DIR / "step_000000000.ckpt",
-        )
+        for name in (DENSE_CHECKPOINT, "step_000000000.ckpt"):  # to fork from, and to go on from
+            shutil.copyfile(
+                source / CHECKPOINTS_DIR / DENSE_CHECKPOINT, path / CHECKPOINTS_DIR / name
+            )
         dense = stage_name(0)
         shutil.copytree(source / ADAPTERS_DIR / dense, path / ADAPTERS_DIR / dense)
         for name in (EXAMPLES_FILE, RANKS_FILE, STAGES_FILE, TIMINGS_FILE):

@@ -46,6 +46,8 @@ def test_fork_from_the_dense_stage_is_the_run_it_saves(root, source):
     for name in ("stages.jsonl", "ranks.jsonl", "examples.parquet"):
         assert (whole.path / name).read_bytes() == (forked.path / name).read_bytes(), name
     last = "adapters/stage_02/adapter_model.safetensors"
+    dense = "checkpoints/dense.ckpt"
+    assert (source / dense).read_bytes() == (forked.path / dense).read_bytes()
     ours, theirs = load_file(whole.path / last), load_file(forked.path / last)
     assert ours.keys() == theirs.keys()
     assert all(ours[name].equal(theirs[name]) for name in ours)
