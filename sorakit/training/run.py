@@ -216,8 +216,8 @@ def _trainer(config: RunConfig, callbacks: list[pl.Callback], *, show_progress: 
 def _attention(config: RunConfig) -> str | None:
     """Return the attention kernel.
 
-    On a CPU with AVX-512 BF16 (AMD EPYC), a training step of a 6-layer encoder in bf16 took 0.46 s
-    with sdpa and 0.29 s with eager (`experiments/benchmarks/training_step.py`).
+    On a CPU with AVX-512 BF16 (AMD EPYC), a training step in bf16 took 1.08 to 1.16 times as long
+    with sdpa as with eager (`experiments/benchmarks/training_step.py`).
     """
     if config.backbone.attention != "auto":
         return config.backbone.attention
