@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -24,8 +23,8 @@ class CountSpacing:
 
     Attributes:
         bands: Band ("100-50", in percent of dense) -> number of distinct non-zero counts in it.
-        largest_ratio: Largest ratio of neighbouring distinct counts from dense down to 1 % of it:
-            the last step ends at 1 %, wherever the count below that lies, or if there is none.
+        largest_ratio: Largest ratio of neighbouring distinct counts whose larger one lies above 1 %
+            of dense (so the jump across 1 % counts in full); NaN if there is no such pair.
         smallest_percent: Smallest non-zero count in percent of dense; NaN if there is none.
     """
 
@@ -129,11 +128,11 @@ def count_spacing(counts: Iterable[int], dense: int) -> CountSpacing:
         f"{upper}-{lower}": sum(lower * dense < 100 * n <= upper * dense for n in distinct.tolist())
         for upper, lower in BANDS
     }
-    edge = dense / 100
-    steps = [*(n for n in distinct.tolist() if n > edge), edge]
+    pairs = zip(distinct[:-1].tolist(), distinct[1:].tolist(), strict=True)
+    ratios = [larger / smaller for larger, smaller in pairs if 100 * larger > dense]
     return CountSpacing(
         bands=bands,
-        largest_ratio=max((a / b for a, b in pairwise(steps)), default=float("nan")),
+        largest_ratio=max(ratios, default=float("nan")),
         smallest_percent=100 * int(distinct[-1]) / dense if len(distinct) else float("nan"),
     )
 

@@ -59,7 +59,7 @@ def test_summary_prints_the_spacing_of_counts(
 ) -> None:
     main(["summary", str(runs)])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["0", "1", "+", "7", "36,864", "3", "1", "2", "1", "4.17", "4.17", "%"] in [
+    assert ["0", "1", "+", "7", "36,864", "3", "1", "2", "1", "2.33", "4.17", "%"] in [
         row[-12:] for row in rows
     ]
 
