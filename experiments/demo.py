@@ -10,15 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from analysis.cli import main as analysis_main
-from experiments.runner import run_all
+from experiments.runner import below, run_all
 from sorakit.cli import parse_run_config
 from sorakit.config import RunConfig
-from sorakit.records import run_id
 
 CONFIG = Path(__file__).parent / "embedded.yaml"
 XI_RATIO = {"pydoc_topic": 1.25, "pydoc_pair": 1.08, "pydoc_order": 1.17}
-"""Factor between levels: ranks die over a range of xi of 1 to 4 in `pydoc_pair`, 1 to 100 in
-`pydoc_topic`."""
+"""Factor between levels: the last rank dies near xi = 0.3 in `pydoc_pair`, 2 in `pydoc_topic`."""
 
 
 def configs(out: Path) -> list[RunConfig]:
@@ -28,7 +26,7 @@ def configs(out: Path) -> list[RunConfig]:
         options = [f"--task.name={name}", f"--xi.ratio={ratio}"]
         path = parse_run_config(["--config", str(CONFIG), *options])
         runs += [path, replace(path, method=replace(path.method, name="head_only"))]
-    return [replace(c, out_dir=str(out / c.task.name / run_id(c))) for c in runs]
+    return [below(out, config) for config in runs]
 
 
 def main() -> None:

@@ -4,13 +4,12 @@ Three seeds each, equal settings, dense training only; prints the accuracies and
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-from experiments.runner import RESULTS, keep_records
+from experiments.runner import RESULTS, below, keep_records
 from sorakit.cli import parse_run_config
-from sorakit.records import load_run, run_id
+from sorakit.records import load_run
 from sorakit.training.run import run
 
 CONFIG = Path(__file__).parent / "embedded.yaml"
@@ -31,7 +30,7 @@ def main() -> None:
             options = [f"--backbone.random_init={random_init}", f"--seed={seed}"]
             options += ["--xi.num_stages=1", f"--trainer.num_threads={args.threads}"]
             config = parse_run_config(["--config", str(CONFIG), *options])
-            path = run(replace(config, out_dir=str(args.out / run_id(config)))).path
+            path = run(below(args.out, config)).path
             keep_records([path], RESULTS / "encoder_check")
             scores.append(float(load_run(path).stages["generalization"].iloc[0]))
         means.append(mean(scores))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ from sorakit.training.checkpoint import DENSE_CHECKPOINT
 from sorakit.training.run import run
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def below(out: Path, config: RunConfig) -> RunConfig:
+    """Return `config` with its run folder below `out`, named by its task and run id."""
+    return replace(config, out_dir=str(out / config.task.name / run_id(config)))
 
 
 def run_all(configs: Iterable[RunConfig]) -> list[Path]:
