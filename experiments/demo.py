@@ -15,8 +15,8 @@ from sorakit.cli import parse_run_config
 from sorakit.config import RunConfig
 
 CONFIG = Path(__file__).parent / "embedded.yaml"
-XI_RATIO = {"pydoc_topic": 1.25, "pydoc_pair": 1.08, "pydoc_order": 1.17}
-"""Factor between levels: the last rank dies near xi = 0.3 in `pydoc_pair`, 2 in `pydoc_topic`."""
+XI_RATIO = {"pydoc_topic": 1.25, "pydoc_pair": 1.1, "pydoc_order": 1.17}
+"""Factor between levels: the last rank dies near xi = 0.2 in `pydoc_pair`, 2 in `pydoc_topic`."""
 
 
 def configs(out: Path) -> list[RunConfig]:
