@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -11,13 +11,26 @@ from torch import Tensor
 from typing_extensions import override
 
 from sorakit.config import DenseConfig, StageConfig, XiConfig
-from sorakit.training.data import AdaptationData
 from sorakit.training.levels import learning_rate_factor, levels
 from sorakit.training.module import step_seed
 
 CONVERGED = "converged"
 MAX_EPOCHS = "max_epochs"
 LENGTH = "length"
+
+
+@runtime_checkable
+class SegmentedData(Protocol):
+    """What `XiScheduler` needs of a data module: training batches in pieces of any length."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the training data."""
+        ...
+
+    def set_segment(self, start: int, count: int) -> None:
+        """Make the next `train_dataloader` give `count` batches from optimizer step `start` on."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +64,8 @@ class XiScheduler(pl.Callback):
     Only the training loss decides when the dense stage ends; validation data decide nothing. The
     run ends after the last level or when no gate is left.
 
-    Needs `AdaptationData`, a module with `results` whose optimizer has groups with the key `xi`,
-    and a Trainer with `max_epochs=-1, reload_dataloaders_every_n_epochs=1`.
+    Needs a data module that is `SegmentedData` (as `AdaptationData`), a module whose optimizer has
+    groups with the key `xi`, and a Trainer with `max_epochs=-1, reload_dataloaders_every_n_epochs=1`.
 
     Args:
         xi: Levels.
@@ -259,11 +272,11 @@ def _gate_groups(trainer: pl.Trainer) -> list[dict[str, Any]]:
     return [group for group in trainer.optimizers[0].param_groups if "xi" in group]
 
 
-def _data(trainer: pl.Trainer) -> AdaptationData:
+def _data(trainer: pl.Trainer) -> SegmentedData:
     data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Trainer.fit
-    if not isinstance(data, AdaptationData):
+    if not isinstance(data, SegmentedData):
         raise ValueError(  # noqa: TRY004  # a user's mistake in calling Trainer.fit, not a type error of ours
-            f"`datamodule` must be an AdaptationData, got {type(data).__name__}. Pass it to "
-            "`Trainer.fit`."
+            "`datamodule` must have `steps_per_epoch` and `set_segment`, as AdaptationData, got "
+            f"{type(data).__name__}. Pass it to `Trainer.fit`."
         )
     return data
