@@ -11,8 +11,20 @@ TaskMetric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spear
 GateUpdate = Literal["sgd", "adamw", "adamw_metric", "released"]
 GateScale = Literal["free", "unit"]
 GateInit = Literal["auto", "ones", "zeros", "normal"]
-Spacing = Literal["geometric", "linear", "list"]
-StageControl = Literal["none", "hold_dense"]
+Spacing = Literal["geometric", "linear", "list", "target"]
+StageControl = Literal[
+    "none",
+    "hold_dense",
+    "from_scratch",
+    "shrink_only",
+    "hard_mask_no_retrain",
+    "hard_mask_retrain",
+    "random_mask",
+    "random_gradient",
+    "shuffled_labels",
+]
+MASK_CONTROLS = ("hard_mask_no_retrain", "hard_mask_retrain", "random_mask")
+"""Controls that set the number of parameters, and not xi."""
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 
 
@@ -131,9 +143,18 @@ class GatesConfig:
     carried by the gate."""
     gate_lr: float = 1.0
     """Step size eta of the gates, constant; lambda = xi / gate_lr."""
+    averaging: float = 0.0
+    """sgd only: weight of the past in a running average of the gate gradient, which then moves the
+    gates; 0 is the minibatch gradient. In [0, 1)."""
 
     def __post_init__(self) -> None:
         _require(_is_positive(self.gate_lr), "gates.gate_lr", "> 0", self.gate_lr)
+        _require(0 <= self.averaging < 1, "gates.averaging", "in [0, 1)", self.averaging)
+        if self.averaging > 0 and self.update != "sgd":
+            raise ValueError(
+                f"`gates.averaging` must be 0 unless `gates.update` is sgd, got {self.averaging}. "
+                "The other updates average the gradient themselves."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,22 +164,28 @@ class XiConfig:
     start: float = 1e-4
     """xi of the dense stage (stage 0)."""
     first: float = 2e-3
-    """geometric: xi of the first sparsifying stage. Below it nothing dies, so the ratio does not
-    start at `start`."""
+    """geometric: xi of the first sparsifying stage; target: where the rise begins. Below it nothing
+    dies, so the ratio does not start at `start`."""
     end: float | None = None
     """Last xi. null (geometric only): the ratio goes on until no gate is left."""
     ratio: float = 1.3
-    """geometric with `end: null`: factor from one stage to the next."""
+    """geometric with `end: null`: factor from one stage to the next. target: factor within
+    `stage.epochs`."""
     num_stages: int = 40
     """Sparsifying stages after the dense one; with `end: null` the most there may be."""
     spacing: Spacing = "geometric"
-    """geometric or linear between the first level and `end`; list takes `levels`."""
+    """geometric or linear between the first level and `end`; list takes `levels`; target raises xi
+    step by step and ends each stage when the next number of parameters is reached: `num_stages`
+    numbers, evenly spaced in log from dense to one rank, or to `budget`."""
     levels: list[float] | None = None
     """list: xi of stages 1, 2, ...; strictly increasing. `num_stages` is then their number."""
+    budget: int | None = None
+    """target: non-zero parameters at the end of the last stage; null is one rank."""
 
     def __post_init__(self) -> None:
         _require(_is_positive(self.start), "xi.start", "> 0", self.start)
         _require(self.num_stages >= 1, "xi.num_stages", ">= 1", self.num_stages)
+        self._check_target()
         if self.spacing == "list":
             self._check_list()
         elif self.levels is not None:
@@ -166,7 +193,7 @@ class XiConfig:
                 f"`xi.levels` must be null unless `xi.spacing` is list, got {self.levels}. "
                 "Set `xi.spacing` to list."
             )
-        if self.spacing == "geometric":
+        if self.spacing in ("geometric", "target"):
             _require(self.first > self.start, "xi.first", f"> xi.start = {self.start}", self.first)
             _require(math.isfinite(self.first), "xi.first", "finite", self.first)
             if self.end is None:
@@ -181,6 +208,20 @@ class XiConfig:
                 raise ValueError("`xi.end` must be set when `xi.spacing` is linear, got null.")
             _require(self.end > self.start, "xi.end", f"> xi.start = {self.start}", self.end)
             _require(math.isfinite(self.end), "xi.end", "finite", self.end)
+
+    def _check_target(self) -> None:
+        if self.spacing == "target":
+            if self.end is not None:
+                raise ValueError(
+                    f"`xi.end` must be null when `xi.spacing` is target, got {self.end}. xi rises "
+                    "until the number of parameters is reached; set `xi.budget`."
+                )
+            _require(self.budget is None or self.budget >= 1, "xi.budget", ">= 1", self.budget)
+        elif self.budget is not None:
+            raise ValueError(
+                f"`xi.budget` must be null unless `xi.spacing` is target, got {self.budget}. "
+                "Set `xi.spacing` to target."
+            )
 
     def _check_list(self) -> None:
         if not self.levels:
@@ -227,20 +268,38 @@ class StageConfig:
     """A sparsifying stage: one xi."""
 
     epochs: float = 1.0
-    """Length of a stage in passes over the training data; may be a fraction."""
+    """Length of a stage in passes over the training data; may be a fraction. With `xi.spacing`
+    target the least length; with `until: stationary` the time between two looks."""
+    until: Literal["length", "stationary"] = "length"
+    """length: `epochs` passes. stationary: until the KKT residual is at most `tolerance`, or
+    `max_epochs`; needs `gates.scale` unit."""
+    tolerance: float = 0.1
+    """stationary: KKT residual, in units of lambda, at which the stage ends."""
+    max_epochs: float = 10.0
+    """Passes after which a stage ends in any case (`until: stationary`, `xi.spacing: target`)."""
     lr_factor: float = 0.3
     """Learning rate of sparsifying stages, constant, as a share of `optim.lr`."""
     control: StageControl = "none"
     """none: Algorithm 1. hold_dense: the same steps with xi held at xi.start (is it sparsity, or
-    more training?)."""
-    kkt_examples: int = 0
-    """Memorization examples for the KKT residual of every stage record; 0 leaves it out, -1 takes
-    all of them."""
+    more training?). from_scratch: every level trained from the start, as a dense stage is.
+    shrink_only: gates shrink by xi a step, nothing is trained. hard_mask_no_retrain,
+    hard_mask_retrain: the weakest ranks are cut, without or with training. random_mask: ranks cut
+    at random, then trained. Null models: random_gradient (gates move by noise), shuffled_labels
+    (training labels permuted from the start). The masks need `xi.spacing` target."""
+    kkt_examples: int = -1
+    """Memorization examples for the KKT residual of every stage record; -1 takes all of them, 0
+    leaves it out."""
 
     def __post_init__(self) -> None:
         _require(_is_positive(self.epochs), "stage.epochs", "> 0", self.epochs)
+        _require(_is_positive(self.tolerance), "stage.tolerance", "> 0", self.tolerance)
         _require(_is_positive(self.lr_factor), "stage.lr_factor", "> 0", self.lr_factor)
         _require(self.kkt_examples >= -1, "stage.kkt_examples", ">= -1", self.kkt_examples)
+        _require(_is_positive(self.max_epochs), "stage.max_epochs", "> 0", self.max_epochs)
+        if self.until == "stationary" and self.kkt_examples == 0:
+            raise ValueError(
+                "`stage.kkt_examples` must not be 0 when `stage.until` is stationary, got 0."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,4 +385,27 @@ class RunConfig:
             raise ValueError(
                 "`gates.scale` must be free when `gates.update` is released, got "
                 f"{self.gates.scale!r}."
+            )
+        if self.stage.until == "stationary" or self.xi.spacing == "target":
+            _require(
+                self.stage.max_epochs >= self.stage.epochs,
+                "stage.max_epochs",
+                f">= stage.epochs = {self.stage.epochs}",
+                self.stage.max_epochs,
+            )
+        if self.stage.until == "stationary":
+            if self.gates.scale != "unit":
+                raise ValueError(
+                    "`gates.scale` must be unit when `stage.until` is stationary, got "
+                    f"{self.gates.scale!r}. With free scale the penalised loss has no minimum."
+                )
+            if self.xi.spacing == "target":
+                raise ValueError(
+                    "`stage.until` must be length when `xi.spacing` is target, got 'stationary'. "
+                    "A target ends its stages itself."
+                )
+        if self.stage.control in MASK_CONTROLS and self.xi.spacing != "target":
+            raise ValueError(
+                f"`xi.spacing` must be target when `stage.control` is {self.stage.control}, got "
+                f"{self.xi.spacing!r}. A mask sets the number of parameters, not xi."
             )

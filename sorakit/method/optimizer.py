@@ -1,7 +1,8 @@
 """Optimizers whose gate groups take a proximal step (SoRA Eq. 10 and its variants).
 
-State that changes the mathematics stands in `param_groups`: `xi`, `gate_update`, `gate_scale`, so
-that a checkpoint of the optimizer holds it.
+State that changes the mathematics stands in `param_groups` (`xi`, `gate_update`, `averaging`,
+`least`) or in the state of a gate (the running average of its gradient), so that a checkpoint of
+the optimizer holds it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +14,13 @@ from torch.optim import AdamW, Optimizer
 from typing_extensions import override
 
 from sorakit.config import GateUpdate
-from sorakit.method.prox import metric_threshold, released_threshold, soft_threshold
-from sorakit.method.tuner import AdaptedMatrix
+from sorakit.method.prox import (
+    largest_threshold,
+    metric_threshold,
+    released_threshold,
+    soft_threshold,
+)
+from sorakit.method.tuner import AdaptedMatrix, rank_costs
 
 RELEASED_EPS = 1e-6  # AdamW epsilon of the authors' gate optimizer
 
@@ -26,8 +32,11 @@ def gate_step_(
     update: GateUpdate,
     lr: float,
     xi: float,
-    metric: Sequence[Tensor] | None = None,
-) -> None:
+    gradients: Sequence[Tensor] = (),
+    metric: Sequence[Tensor] = (),
+    costs: Tensor | None = None,
+    least: int = 0,
+) -> float:
     """Take one proximal step on all gates at once, in place.
 
     sgd moves and thresholds: `g <- T_xi(g - lr * dL/dg)` (Eq. 10). The others only threshold what
@@ -35,27 +44,40 @@ def gate_step_(
     released operator.
 
     Args:
-        gates: Gate vectors with gradients.
+        gates: Gate vectors.
         update: The rule.
         lr: Step size eta of sgd, in gate units per unit of gradient.
         xi: Threshold in gate units per step.
+        gradients: sgd only: dL/dg of every gate, or a running average of it.
         metric: adamw_metric only: `sqrt(v_hat) + eps` of every gate.
+        costs: What each entry of the concatenated gates counts; needed with `least`.
+        least: What the survivors must count together: `xi` is lowered for this step where it would
+            prune more. 0 leaves `xi` as it is.
 
-    Raises:
-        ValueError: If a gate has no gradient: its threshold would prune it for nothing.
+    Returns:
+        The threshold that was applied.
     """
     flat = torch.cat([gate.detach() for gate in gates])
+    divisor = torch.cat(list(metric)) if update == "adamw_metric" else None
     if update == "sgd":
-        flat = soft_threshold(flat - lr * torch.cat([_gradient(gate) for gate in gates]), xi)
-    elif update == "adamw":
-        flat = soft_threshold(flat, xi)
-    elif update == "adamw_metric":
-        assert metric is not None
-        flat = metric_threshold(flat, xi, metric=torch.cat(list(metric)))
-    else:
+        flat = flat - lr * torch.cat(list(gradients))
+    if least > 0:
+        assert costs is not None
+        reach = flat.abs()
+        if divisor is not None:
+            reach = reach * divisor
+        elif update == "released":
+            reach = reach / 2  # its dead zone
+        xi = min(xi, largest_threshold(reach, costs, least))
+    if divisor is not None:
+        flat = metric_threshold(flat, xi, metric=divisor)
+    elif update == "released":
         flat = released_threshold(flat, xi)
+    else:
+        flat = soft_threshold(flat, xi)
     values = list(flat.split([len(gate) for gate in gates]))
     torch._foreach_copy_(list(gates), values)  # pyright: ignore[reportPrivateImportUsage]  # no public one
+    return xi
 
 
 class ProxSGD(Optimizer):
@@ -67,14 +89,15 @@ class ProxSGD(Optimizer):
         params: Gates, float32 or float64, best as (name, parameter) pairs.
         lr: Step size eta. Must be > 0.
         xi: Threshold in gate units per step; lambda = xi / lr. Change it through `param_groups`.
+        averaging: Weight of the past in a running average of the gradient, in [0, 1).
     """
 
-    def __init__(self, params: Iterable[Any], *, lr: float, xi: float = 0.0) -> None:
+    def __init__(
+        self, params: Iterable[Any], *, lr: float, xi: float = 0.0, averaging: float = 0.0
+    ) -> None:
         if not lr > 0:
             raise ValueError(f"`lr` must be > 0, got {lr}.")
-        if not xi >= 0:
-            raise ValueError(f"`xi` must be >= 0, got {xi}.")
-        super().__init__(params, {"lr": lr, "xi": xi})
+        super().__init__(params, {"lr": lr, "xi": xi, "averaging": averaging})
         for group in self.param_groups:
             _check_gates(group)
 
@@ -88,7 +111,14 @@ class ProxSGD(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             _check_gradients(group)
-            gate_step_(group["params"], update="sgd", lr=group["lr"], xi=group["xi"])
+            gradients = _averaged_gradients(self, group)
+            gate_step_(
+                group["params"],
+                update="sgd",
+                lr=group["lr"],
+                xi=group["xi"],
+                gradients=gradients,
+            )
         return loss
 
 
@@ -100,8 +130,10 @@ class ProxAdamW(AdamW):
 
     Args:
         params: Parameter groups. A group with the key `xi` holds gates; it may set `gate_update`
-            (default sgd).
-        matrices: Adapted matrices of the gates. Needed for unit scale and for `rank_weight_decay`.
+            (default sgd), `averaging` (default 0, see `ProxSGD`) and `least`: non-zero parameters
+            that a step must leave, for which it lowers its `xi` (default 0).
+        matrices: Adapted matrices of the gates. Needed for unit scale, `rank_weight_decay` and
+            `least`.
         lr: Learning rate of the groups that set none.
         rank_weight_decay: Decoupled weight decay of A and B, applied to the rows and columns of
             live gates only, with the learning rate of the group that holds them. Give their group
@@ -120,11 +152,13 @@ class ProxAdamW(AdamW):
         unit_scale: bool = False,
     ) -> None:
         super().__init__(params, lr=lr, weight_decay=0.0)
-        self._matrices = tuple(matrices)
+        self.matrices = tuple(matrices)
         self._rank_weight_decay = rank_weight_decay
         self._unit_scale = unit_scale
         for group in self.gate_groups:
             group.setdefault("gate_update", "sgd")
+            group.setdefault("averaging", 0.0)
+            group.setdefault("least", 0)
             if group["gate_update"] not in get_args(GateUpdate):
                 raise ValueError(
                     f"`gate_update` must be one of {', '.join(get_args(GateUpdate))}, "
@@ -161,17 +195,25 @@ class ProxAdamW(AdamW):
         for gate, gradient in hidden:
             gate.grad = gradient
         for group in self.gate_groups:
-            gate_step_(
+            update = group["gate_update"]
+            group["xi"] = gate_step_(
                 group["params"],
-                update=group["gate_update"],
+                update=update,
                 lr=group["lr"],
                 xi=group["xi"],
-                metric=self._metric(group) if group["gate_update"] == "adamw_metric" else None,
+                gradients=_averaged_gradients(self, group) if update == "sgd" else (),
+                metric=self._metric(group) if update == "adamw_metric" else (),
+                costs=self._costs(group) if group["least"] > 0 else None,
+                least=group["least"],
             )
         if self._unit_scale:
-            for matrix in self._matrices:
+            for matrix in self.matrices:
                 _to_unit_scale_(matrix)
         return loss
+
+    def _costs(self, group: dict[str, Any]) -> Tensor:
+        by_gate = {id(matrix.gate): matrix for matrix in self.matrices}
+        return rank_costs(by_gate[id(gate)] for gate in group["params"])
 
     def _metric(self, group: dict[str, Any]) -> list[Tensor]:
         """Return AdamW's `sqrt(v_hat) + eps` of every gate."""
@@ -184,10 +226,10 @@ class ProxAdamW(AdamW):
         return metric
 
     def _decay_live_ranks(self) -> None:
-        if self._rank_weight_decay == 0 or not self._matrices:
+        if self._rank_weight_decay == 0 or not self.matrices:
             return
         lrs = {id(p): group["lr"] for group in self.param_groups for p in group["params"]}
-        for matrix in self._matrices:
+        for matrix in self.matrices:
             live = (matrix.gate != 0).to(matrix.lora_A.dtype)
             shrink = 1 - lrs[id(matrix.lora_A)] * self._rank_weight_decay * live
             matrix.lora_A.mul_(_along_rows(shrink, matrix.lora_A))
@@ -212,9 +254,26 @@ def _along_columns(vector: Tensor, like: Tensor) -> Tensor:
     return vector.view(1, -1, *[1] * (like.dim() - 2))
 
 
-def _gradient(gate: Tensor) -> Tensor:
-    assert gate.grad is not None
-    return gate.grad
+def _averaged_gradients(optimizer: Optimizer, group: dict[str, Any]) -> list[Tensor]:
+    """Return the bias-corrected running average of every gate's gradient, after one update of it.
+
+    `m <- a m + (1 - a) dL/dg` and `m / (1 - a^t)`; with `a = 0` the gradient itself, and no state.
+    """
+    weight = group["averaging"]
+    averages = []
+    for gate in group["params"]:
+        assert gate.grad is not None
+        if weight == 0:
+            averages.append(gate.grad)
+            continue
+        state = optimizer.state[gate]
+        if not state:
+            state["average"] = torch.zeros_like(gate)
+            state["step"] = torch.tensor(0.0)
+        state["step"] += 1
+        state["average"].lerp_(gate.grad, 1 - weight)
+        averages.append(state["average"] / (1 - weight ** float(state["step"])))
+    return averages
 
 
 def _names(group: dict[str, Any]) -> Sequence[str]:
@@ -224,6 +283,8 @@ def _names(group: dict[str, Any]) -> Sequence[str]:
 def _check_gates(group: dict[str, Any]) -> None:
     if not group["xi"] >= 0:
         raise ValueError(f"`xi` must be >= 0, got {group['xi']}.")
+    if not 0 <= group["averaging"] < 1:
+        raise ValueError(f"`averaging` must be in [0, 1), got {group['averaging']}.")
     for name, gate in zip(_names(group), group["params"], strict=True):
         if gate.dtype not in (torch.float32, torch.float64):
             raise ValueError(

@@ -70,6 +70,24 @@ def released_threshold(gate: Float[Tensor, "*batch r"], xi: float) -> Float[Tens
     return torch.where(shrunk.abs() < xi, torch.zeros_like(gate), shrunk)
 
 
+def largest_threshold(
+    reach: Float[Tensor, " gates"], costs: Float[Tensor, " gates"], least: int
+) -> float:
+    """Return the largest threshold after which the survivors still cost at least `least`.
+
+    Args:
+        reach: Largest threshold that each gate survives is just below this value, gate units.
+        costs: What a surviving gate counts, for example its in + out parameters.
+        least: What the survivors must cost together; no more than the sum of `costs`.
+
+    Returns:
+        The reach of the strongest gate that may die; 0 where none may.
+    """
+    order = torch.argsort(reach, descending=True, stable=True)
+    kept = int(torch.searchsorted(costs[order].cumsum(0), least)) + 1
+    return float(reach[order[kept]]) if kept < len(order) else 0.0
+
+
 def _shrink(gate: Tensor, xi: float | Tensor) -> Tensor:
     return torch.sign(gate) * torch.clamp(gate.abs() - xi, min=0.0)
 

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,12 @@ def num_nonzero_params(model: nn.Module, adapter_name: str = "default") -> int:
     A rank of a linear layer counts `in + out`. Gates are folded away and not counted, nor is the
     task head.
     """
-    return sum(_nonzero(m) * m.params_per_rank for m in adapted_matrices(model, adapter_name))
+    return count_nonzero_params(adapted_matrices(model, adapter_name))
+
+
+def count_nonzero_params(matrices: Iterable[AdaptedMatrix]) -> int:
+    """Return `num_nonzero_params` of the matrices."""
+    return sum(_nonzero(m) * m.params_per_rank for m in matrices)
 
 
 def num_adapter_params(model: nn.Module, adapter_name: str = "default") -> int:

@@ -5,7 +5,7 @@
 because PEFT reads `lora_A.weight` in every forward pass, which would compute a gated weight twice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -228,6 +228,13 @@ def adapted_matrices(model: nn.Module, adapter_name: str = "default") -> list[Ad
 def gates(model: nn.Module, adapter_name: str = "default") -> dict[str, nn.Parameter]:
     """Return the gate vectors of `model`, (r,) each, by the name of the adapted module."""
     return {matrix.name: matrix.gate for matrix in _walk(model, adapter_name)}
+
+
+def rank_costs(matrices: Iterable[AdaptedMatrix]) -> Float[Tensor, " ranks"]:
+    """Return the elements of A and B that each rank holds, float64, all matrices concatenated."""
+    return torch.cat(
+        [torch.full_like(m.gate, m.params_per_rank, dtype=torch.float64) for m in matrices]
+    ).detach()
 
 
 def register() -> None:

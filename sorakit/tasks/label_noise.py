@@ -41,8 +41,31 @@ def with_label_noise(task: Task, share: float, seed: int) -> Task:
         noisy_labels[drawn] = (labels[drawn] + shift) % num_classes
     is_noisy = np.zeros(len(labels), dtype=bool)
     is_noisy[drawn] = True
+    return _relabelled(task, noisy_labels, is_noisy)
+
+
+def with_shuffled_labels(task: Task, seed: int) -> Task:
+    """Return the task with its training labels permuted: a null model in which nothing generalizes.
+
+    Args:
+        task: Any task; held-out splits are left as they are.
+        seed: Seed of the permutation.
+
+    Returns:
+        A new task whose `train` marks in `is_noisy` the examples whose label has changed, or had
+        been noisy before.
+    """
+    labels = np.asarray(task.train[LABEL])
+    shuffled = np.random.default_rng(seed).permutation(labels)
+    was_noisy = IS_NOISY in task.train.column_names and np.asarray(task.train[IS_NOISY])
+    return _relabelled(task, shuffled, (shuffled != labels) | was_noisy)
+
+
+def _relabelled(task: Task, labels: np.ndarray, is_noisy: np.ndarray) -> Task:
     train = task.train
-    if len(drawn):
+    if (labels != np.asarray(train[LABEL])).any():
         feature = train.features[LABEL]
-        train = train.remove_columns(LABEL).add_column(LABEL, noisy_labels, feature=feature)
+        train = train.remove_columns(LABEL).add_column(LABEL, labels, feature=feature)
+    if IS_NOISY in train.column_names:
+        train = train.remove_columns(IS_NOISY)
     return replace(task, train=train.add_column(IS_NOISY, is_noisy))

@@ -11,7 +11,8 @@ def levels(config: XiConfig) -> tuple[float, ...]:
 
     geometric: `start, first, first * q, ...` with `q = ratio` or, when `end` is given, the q that
         reaches `end`.
-    linear: equal steps from `start` to `end`. list: `start`, then the listed levels.
+    linear: equal steps from `start` to `end`. list: `start`, then the listed levels. A `target`
+        schedule has no levels: see `target_counts`.
 
     Args:
         config: Threshold schedule, valid by construction.
@@ -33,6 +34,20 @@ def levels(config: XiConfig) -> tuple[float, ...]:
             f"{values[-1]:.6g}. Change `xi.end`, `xi.ratio` or `xi.num_stages`."
         )
     return values
+
+
+def target_counts(*, dense: int, smallest: int, num_stages: int) -> tuple[int, ...]:
+    """Return the non-zero parameters at which stages 1 to `num_stages` end.
+
+    `dense^(1 - k/K) * smallest^(k/K)`, rounded: evenly spaced in log.
+
+    Args:
+        dense: Non-zero parameters at the end of the dense stage.
+        smallest: Count of the last stage: one rank, or the budget. Must be in [1, dense].
+        num_stages: Number K of sparsifying stages.
+    """
+    ratio = smallest / dense
+    return tuple(round(dense * ratio ** (k / num_stages)) for k in range(1, num_stages + 1))
 
 
 def _levels(config: XiConfig) -> tuple[float, ...]:

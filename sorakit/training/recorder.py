@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 
 from sorakit.config import RunConfig
-from sorakit.method.kkt import kkt_residual
 from sorakit.method.prune import (
     export_lora,
     num_adapter_params,
@@ -23,9 +22,9 @@ from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT, TEST_SPLIT
 from sorakit.records import RankRecord, RunWriter, StageRecord
 from sorakit.tasks.base import Task
-from sorakit.training.data import AdaptationData
 from sorakit.training.evaluation import SplitResult
 from sorakit.training.module import AdaptationModule
+from sorakit.training.stationarity import Stationarity
 from sorakit.training.xi_scheduler import StageEnd
 
 TASK_TYPE = "SEQ_CLS"
@@ -38,7 +37,7 @@ class StageRecorder:
         writer: Run folder.
         config: Resolved configuration.
         task: The task, for noisy-label flags.
-        data: Tokenised splits, for the KKT residual.
+        stationarity: Returns the KKT residual of a module at a lambda and its standard error.
         hidden_size: Width of the backbone, for the released count.
 
     Attributes:
@@ -52,16 +51,17 @@ class StageRecorder:
         *,
         config: RunConfig,
         task: Task,
-        data: AdaptationData,
+        stationarity: Stationarity,
         hidden_size: int,
     ) -> None:
         self._writer = writer
         self._config = config
         self._task = task
-        self._data = data
+        self._stationarity = stationarity
         self._hidden_size = hidden_size
         self.dense_scores: tuple[float, float] | None = None
         self._started = time.perf_counter()
+        self._cpu_started = time.process_time()
 
     def __call__(self, _: pl.Trainer, module: pl.LightningModule, end: StageEnd) -> None:
         """Write the stage; its line in `stages.jsonl` comes last."""
@@ -90,7 +90,7 @@ class StageRecorder:
             self.dense_scores = (memorization.score, generalization.score)
         dense_memorization, dense_generalization = self.dense_scores
         lambda_ = end.xi / self._config.gates.gate_lr
-        residual, standard_error = self._kkt(module, matrices, lambda_)
+        residual, standard_error = self._stationarity(module, lambda_)
         test = results.get(TEST_SPLIT)
         return StageRecord(
             stage=end.stage,
@@ -119,28 +119,6 @@ class StageRecorder:
             stopped_by=end.stopped_by,
         )
 
-    def _kkt(
-        self, module: AdaptationModule, matrices: list[AdaptedMatrix], lambda_: float
-    ) -> tuple[float | None, float | None]:
-        """Return the KKT residual over memorization examples and its split-half standard error."""
-        count = self._config.stage.kkt_examples
-        if count == 0 or not matrices:
-            return None, None
-        batches = self._data.batches_of(
-            MEMORIZATION_SPLIT,
-            max_examples=self._config.task.memorization_examples if count < 0 else count,
-            batch_size=self._config.optim.batch_size,
-        )
-        halves = [_gate_gradient(module, matrices, half) for half in (batches[::2], batches[1::2])]
-        gate = torch.cat([m.gate.detach() for m in matrices])
-        total = sum(weight for _, weight in halves)
-        mean = sum((gradient * weight for gradient, weight in halves), torch.zeros_like(gate))
-        residual = kkt_residual(gate, mean / total, lambda_=lambda_)
-        if any(weight == 0 for _, weight in halves):  # a single batch has no second half
-            return residual, None
-        first, second = (kkt_residual(gate, gradient, lambda_=lambda_) for gradient, _ in halves)
-        return residual, abs(first - second) / 2
-
     def _examples(self, results: dict[str, SplitResult], stage: int) -> pd.DataFrame:
         tables = []
         noisy = self._task.train["is_noisy"]
@@ -156,8 +134,11 @@ class StageRecorder:
     def _timing(self) -> dict[str, Any]:
         now = time.perf_counter()
         seconds, self._started = now - self._started, now
+        cpu = time.process_time()
+        cpu_seconds, self._cpu_started = cpu - self._cpu_started, cpu
         return {
             "seconds": round(seconds, 3),
+            "cpu_seconds": round(cpu_seconds, 3),
             "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "host": socket.gethostname(),
         }
@@ -180,23 +161,3 @@ def _rank_record(matrix: AdaptedMatrix, stage: int) -> RankRecord:
         nonzero_rank=int(torch.count_nonzero(matrix.gate)),
         strengths=[float(value) for value in matrix.strengths()],
     )
-
-
-def _gate_gradient(
-    module: AdaptationModule, matrices: list[AdaptedMatrix], batches: list[dict[str, torch.Tensor]]
-) -> tuple[torch.Tensor, int]:
-    """Return the evaluation-mode gradient of the mean loss in all gates, and the examples."""
-    was_training = module.training
-    module.eval()
-    gates = [m.gate for m in matrices]
-    total = gates[0].new_zeros(sum(g.numel() for g in gates))
-    count = 0
-    with torch.enable_grad(), torch.autocast(module.device.type, enabled=False):
-        for batch in batches:
-            moved = {name: value.to(module.device) for name, value in batch.items()}
-            size = len(moved["label"])
-            gradients = torch.autograd.grad(module.loss(moved), gates)
-            total += torch.cat([g.flatten() for g in gradients]) * size
-            count += size
-    module.train(was_training)
-    return total / max(count, 1), count

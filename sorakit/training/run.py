@@ -19,7 +19,7 @@ from sorakit.backbones import load_backbone
 from sorakit.baselines import build_method
 from sorakit.config import RunConfig
 from sorakit.method.prune import num_adapter_params
-from sorakit.method.tuner import adapted_matrices
+from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
 from sorakit.records import (
     CHECKPOINTS_DIR,
     CONFIG_FILE,
@@ -33,12 +33,14 @@ from sorakit.records import (
     run_path,
 )
 from sorakit.tasks import load_task
+from sorakit.tasks.label_noise import with_shuffled_labels
 from sorakit.training.checkpoint import ResumePoint, checkpoints
 from sorakit.training.data import AdaptationData
 from sorakit.training.module import AdaptationModule
 from sorakit.training.progress import StageProgress
 from sorakit.training.provenance import run_meta
 from sorakit.training.recorder import StageRecorder
+from sorakit.training.stationarity import Stationarity
 from sorakit.training.xi_scheduler import XiScheduler
 
 
@@ -73,6 +75,8 @@ def run(config: RunConfig, *, show_progress: bool = True) -> RunOutcome:
     if config.trainer.num_threads is not None:
         torch.set_num_threads(config.trainer.num_threads)
     task = load_task(config.task, seed=config.seed)
+    if config.stage.control == "shuffled_labels":
+        task = with_shuffled_labels(task, config.seed)
     torch.manual_seed(config.seed)  # draws the head and the adapter
     backbone = load_backbone(
         config.backbone, label_names=task.label_names, attention=_attention(config)
@@ -103,10 +107,25 @@ def run(config: RunConfig, *, show_progress: bool = True) -> RunOutcome:
         xi=config.xi.start,
     )
     writer = RunWriter(path)
+    stationarity = _stationarity(config, data)
     recorder = StageRecorder(
-        writer, config=config, task=task, data=data, hidden_size=sizes["hidden_size"]
+        writer,
+        config=config,
+        task=task,
+        stationarity=stationarity,
+        hidden_size=sizes["hidden_size"],
     )
-    scheduler = _scheduler(config, has_gates=bool(adapted_matrices(model)))
+    matrices = adapted_matrices(model)
+    _check_budget(config, matrices)
+    scheduler = XiScheduler(
+        xi=config.xi,
+        dense=config.dense,
+        stage=config.stage,
+        warmup_epochs=config.optim.warmup_epochs,
+        has_gates=bool(matrices),
+        seed=config.seed,
+        kkt_residual=lambda module, lambda_: stationarity(module, lambda_)[0] or 0.0,
+    )
     callbacks: list[pl.Callback] = [scheduler]
     if show_progress:
         progress = StageProgress(scheduler, title=_title(config, path))
@@ -181,15 +200,26 @@ def check_run_folder(path: Path, config: RunConfig) -> None:
         )
 
 
-def _scheduler(config: RunConfig, *, has_gates: bool) -> XiScheduler:
-    return XiScheduler(
-        xi=config.xi,
-        dense=config.dense,
-        stage=config.stage,
-        warmup_epochs=config.optim.warmup_epochs,
-        has_gates=has_gates,
-        seed=config.seed,
+def _stationarity(config: RunConfig, data: AdaptationData) -> Stationarity:
+    examples = config.stage.kkt_examples
+    return Stationarity(
+        data,
+        num_examples=config.task.memorization_examples if examples < 0 else examples,
+        batch_size=config.optim.batch_size,
     )
+
+
+def _check_budget(config: RunConfig, matrices: list[AdaptedMatrix]) -> None:
+    budget = config.xi.budget
+    if budget is None or not matrices:
+        return
+    smallest = min(matrix.params_per_rank for matrix in matrices)
+    dense = sum(matrix.params_per_rank * matrix.gate.numel() for matrix in matrices)
+    if not smallest <= budget < dense:
+        raise ValueError(
+            f"`xi.budget` must be at least one rank ({smallest}) and less than the dense adapter "
+            f"({dense}), got {budget}."
+        )
 
 
 def _trainer(config: RunConfig, callbacks: list[pl.Callback], *, show_progress: bool) -> pl.Trainer:

@@ -1,5 +1,6 @@
 """Algorithm 1 as a Lightning callback: dense until convergence, then xi level by level."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -11,12 +12,18 @@ from torch import Tensor
 from typing_extensions import override
 
 from sorakit.config import DenseConfig, StageConfig, XiConfig
-from sorakit.training.levels import learning_rate_factor, levels
+from sorakit.method.optimizer import ProxAdamW
+from sorakit.method.prune import count_nonzero_params
+from sorakit.method.tuner import rank_costs
+from sorakit.training.controls import make_control
+from sorakit.training.levels import learning_rate_factor, levels, target_counts
 from sorakit.training.module import step_seed
 
 CONVERGED = "converged"
 MAX_EPOCHS = "max_epochs"
 LENGTH = "length"
+STATIONARY = "stationary"
+TARGET = "target"
 
 
 @runtime_checkable
@@ -39,12 +46,13 @@ class StageEnd:
 
     Attributes:
         stage: 0 is dense.
-        xi: Threshold of the stage, gate units per optimizer step.
+        xi: Threshold of the stage's last step, gate units per optimizer step.
         steps: Optimizer steps of the stage.
         epochs: Passes over the training data in the stage.
         train_loss: Mean training loss over the last segment, in training mode.
-        gates_flickering: Gates whose zero status changed during the last segment.
-        stopped_by: converged, max_epochs or length.
+        gates_flickering: Gates whose zero status changed in the last pass over the data, or in the
+            last segment where that is shorter.
+        stopped_by: converged, max_epochs, length, stationary or target.
     """
 
     stage: int
@@ -59,13 +67,19 @@ class StageEnd:
 class XiScheduler(pl.Callback):
     """Runs Algorithm 1: dense at `xi.start` until the training loss settles, then by stages.
 
-    An epoch of Lightning is one segment: a pass over the data in the dense stage, a whole stage
-    afterwards. Validation follows each segment, so a stage's scores come from its last weights.
-    Only the training loss decides when the dense stage ends; validation data decide nothing. The
-    run ends after the last level or when no gate is left.
+    An epoch of Lightning is one segment: a pass over the data in the dense stage, usually a whole
+    stage afterwards. Validation follows each segment, so a stage's scores come from its last
+    weights. Only the training loss decides when the dense stage ends; validation data decide
+    nothing. The run ends after the last level or when no gate is left.
 
-    Needs a data module that is `SegmentedData` (as `AdaptationData`), a module whose optimizer has
-    groups with the key `xi`, and a Trainer with `max_epochs=-1, reload_dataloaders_every_n_epochs=1`.
+    With `xi.spacing: target` xi grows by the factor `xi.ratio` within `stage.epochs`, and a stage
+    ends at the first step at which the number of parameters has come down to its target and the
+    stage is `stage.epochs` long. xi is lowered for a step that would prune beyond the target, and
+    waits there until the stage ends.
+
+    Needs a data module that is `SegmentedData` (as `AdaptationData`), a module whose optimizer is
+    `ProxAdamW` with gate groups, and a Trainer with
+    `max_epochs=-1, reload_dataloaders_every_n_epochs=1`.
 
     Args:
         xi: Levels.
@@ -73,7 +87,9 @@ class XiScheduler(pl.Callback):
         stage: Sparsifying stages.
         warmup_epochs: Linear warm-up of the learning rate.
         has_gates: False for a run without an adapter: it ends with the dense stage.
-        seed: Seed of dropout.
+        seed: Seed of dropout and of random controls.
+        kkt_residual: Returns the KKT residual of a module at a lambda; needed for
+            `until: stationary`.
         on_stage_end: Called as `f(trainer, module, stage_end)` after a stage's evaluation, before
             xi rises.
     """
@@ -87,11 +103,15 @@ class XiScheduler(pl.Callback):
         warmup_epochs: float,
         has_gates: bool,
         seed: int,
+        kkt_residual: Callable[[pl.LightningModule, float], float] | None = None,
         on_stage_end: Sequence[Callable[[pl.Trainer, pl.LightningModule, StageEnd], None]] = (),
     ) -> None:
-        self._levels = levels(xi)
+        self._xi_config = xi
+        self._levels = () if xi.spacing == "target" else levels(xi)
         self._dense = dense
         self._stage_config = stage
+        self._control = make_control(stage.control, seed=seed)
+        self._kkt_residual = kkt_residual
         self._warmup_epochs = warmup_epochs
         self._has_gates = has_gates
         self._seed = seed
@@ -103,23 +123,27 @@ class XiScheduler(pl.Callback):
         self._stage_start = 0
         self._best_loss = float("inf")
         self._epochs_without_improvement = 0
+        self._risen_xi = xi.first  # target: how far xi has risen
+        self._dense_params = 0
         # Within a segment, which is never interrupted by a checkpoint.
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
+        self._segment_start = 0
         self._was_zero: Tensor | None = None
-        self._changed: Tensor | None = None
+        self._last_change: Tensor | None = None
+        self._used_xi = xi.start
 
     @property
     def xi(self) -> float:
-        """Threshold of the current stage; a `hold_dense` control stays at the first level."""
-        if self._stage_config.control == "hold_dense":
-            return self._levels[0]
-        return self._levels[self.stage]
+        """Threshold of the current stage; with `xi.spacing: target`, how far it has risen."""
+        if self.stage == 0 or not self._control.rises:
+            return self._xi_config.start
+        return self._levels[self.stage] if self._levels else self._risen_xi
 
     @property
     def num_stages(self) -> int:
         """Sparsifying stages that there may be."""
-        return len(self._levels) - 1
+        return len(self._levels) - 1 if self._levels else self._xi_config.num_stages
 
     @property
     def steps_in_stage(self) -> int:
@@ -140,6 +164,8 @@ class XiScheduler(pl.Callback):
             "stage_start": self._stage_start,
             "best_loss": self._best_loss,
             "epochs_without_improvement": self._epochs_without_improvement,
+            "risen_xi": self._risen_xi,
+            "dense_params": self._dense_params,
         }
 
     @override
@@ -150,12 +176,33 @@ class XiScheduler(pl.Callback):
         self._stage_start = state_dict["stage_start"]
         self._best_loss = state_dict["best_loss"]
         self._epochs_without_improvement = state_dict["epochs_without_improvement"]
+        self._risen_xi = state_dict["risen_xi"]
+        self._dense_params = state_dict["dense_params"]
+
+    @property
+    def _is_like_dense(self) -> bool:
+        """Whether the current stage is trained by the rules of the dense one."""
+        return self.stage == 0 or self._control.restarts
+
+    @property
+    def _follows_target(self) -> bool:
+        """Whether the current stage ends when its number of parameters is reached."""
+        return self.stage > 0 and not self._levels and self._control.rises
 
     def segment_steps(self, steps_per_epoch: int) -> int:
-        """Return the steps until the next evaluation: a pass when dense, else a stage."""
-        if self.stage == 0:
+        """Return the most steps until the next evaluation."""
+        if self._is_like_dense:
             return steps_per_epoch
+        if not self._control.trains and not self._control.rises:
+            return 1  # nothing changes; Lightning evaluates after a step, not before the first
+        if self._follows_target:
+            return max(1, round(self._stage_config.max_epochs * steps_per_epoch))
         return max(1, round(self._stage_config.epochs * steps_per_epoch))
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Before the state is restored.
+        self._control.begin_run(pl_module)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -164,10 +211,14 @@ class XiScheduler(pl.Callback):
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        optimizer = _optimizer(trainer)
+        if self.stage > 0 and self.steps_in_stage == 0:
+            self._control.begin_stage(pl_module, optimizer, target=self._target(optimizer))
         self._loss_sum, self._loss_count = 0.0, 0
-        self._was_zero = self._zero_gates(trainer)
-        self._changed = torch.zeros_like(self._was_zero)
-        for group in _gate_groups(trainer):
+        self._segment_start = self.step
+        self._was_zero = _zero_gates(optimizer)
+        self._last_change = torch.full(self._was_zero.shape, -1, device=self._was_zero.device)
+        for group in optimizer.gate_groups:
             group["xi"] = self.xi
 
     @override
@@ -175,18 +226,37 @@ class XiScheduler(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         torch.manual_seed(step_seed(self._seed, self.step))
+        steps_per_epoch = _data(trainer).steps_per_epoch
+        optimizer = _optimizer(trainer)
+        trains = self.stage == 0 or self._control.trains
         factor = learning_rate_factor(
-            self.step,
-            stage=self.stage,
-            steps_per_epoch=_data(trainer).steps_per_epoch,
+            self.steps_in_stage if self._is_like_dense else self.step,
+            stage=0 if self._is_like_dense else self.stage,
+            steps_per_epoch=steps_per_epoch,
             warmup_epochs=self._warmup_epochs,
             dense=self._dense,
             stage_factor=self._stage_config.lr_factor,
         )
-        for group in trainer.optimizers[0].param_groups:
+        for group in optimizer.param_groups:
             # Gates keep their step size, or lambda = xi / gate_lr would not hold.
             if "xi" not in group:
-                group["lr"] = trainer.optimizers[0].defaults["lr"] * factor
+                group["lr"] = optimizer.defaults["lr"] * factor * trains
+            else:
+                group["lr"] = group.setdefault("gate_lr", group["lr"]) * trains
+        if self._follows_target:
+            target = self._target(optimizer)
+            if not _has_reached(optimizer, target):
+                length = max(1, round(self._stage_config.epochs * steps_per_epoch))
+                self._risen_xi *= self._xi_config.ratio ** (1 / length)
+            for group in optimizer.gate_groups:
+                group["xi"] = self._risen_xi
+                group["least"] = target
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
+    ) -> None:
+        self._control.before_step(_optimizer(trainer), step=self.step)
 
     @override
     def on_train_batch_end(
@@ -197,21 +267,30 @@ class XiScheduler(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        optimizer = _optimizer(trainer)
+        if self.stage > 0:
+            self._control.after_step(optimizer)
         self.step += 1
         self._loss_sum = self._loss_sum + outputs["loss"].detach().double()
         self._loss_count += 1
         assert self._was_zero is not None
-        assert self._changed is not None
-        zero = self._zero_gates(trainer)
-        self._changed |= zero != self._was_zero
+        assert self._last_change is not None
+        zero = _zero_gates(optimizer)
+        self._last_change[zero != self._was_zero] = self.step
         self._was_zero = zero
+        for group in optimizer.gate_groups:
+            self._used_xi = group["xi"]
+        if self._follows_target and self._is_target_met(trainer):
+            # Ends the epoch of Lightning after this batch, and evaluates, as its last batch would.
+            trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
+            trainer.val_check_batch = batch_idx + 1
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         train_loss = float(self._loss_sum) / self._loss_count
-        stopped_by = self._why_stage_ends(train_loss, _data(trainer).steps_per_epoch)
+        stopped_by = self._why_stage_ends(trainer, pl_module, train_loss)
         if stopped_by is not None:
             self._end_stage(trainer, pl_module, train_loss, stopped_by)
         if self.is_finished:
@@ -219,9 +298,24 @@ class XiScheduler(pl.Callback):
         else:
             self._announce_segment(trainer)
 
-    def _why_stage_ends(self, train_loss: float, steps_per_epoch: int) -> str | None:
-        if self.stage > 0:
-            return LENGTH
+    def _why_stage_ends(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, train_loss: float
+    ) -> str | None:
+        steps_per_epoch = _data(trainer).steps_per_epoch
+        if self._is_like_dense:
+            return self._why_dense_stage_ends(train_loss, steps_per_epoch)
+        if self._follows_target:
+            return TARGET if self._is_target_met(trainer) else MAX_EPOCHS
+        if self._stage_config.until == "stationary" and self._control.trains:
+            assert self._kkt_residual is not None
+            lambda_ = self._used_xi / _gate_lr(_optimizer(trainer))
+            if self._kkt_residual(pl_module, lambda_) <= self._stage_config.tolerance:
+                return STATIONARY
+            longest = max(1, round(self._stage_config.max_epochs * steps_per_epoch))
+            return MAX_EPOCHS if self.steps_in_stage >= longest else None
+        return LENGTH
+
+    def _why_dense_stage_ends(self, train_loss: float, steps_per_epoch: int) -> str | None:
         if train_loss < self._best_loss * (1 - self._dense.min_improvement):
             self._best_loss = train_loss
             self._epochs_without_improvement = 0
@@ -229,7 +323,7 @@ class XiScheduler(pl.Callback):
             self._epochs_without_improvement += 1
         if self._epochs_without_improvement >= self._dense.patience:
             return CONVERGED
-        if self.step >= self._dense.max_epochs * steps_per_epoch:
+        if self.steps_in_stage >= self._dense.max_epochs * steps_per_epoch:
             return MAX_EPOCHS
         return None
 
@@ -240,36 +334,77 @@ class XiScheduler(pl.Callback):
         train_loss: float,
         stopped_by: str,
     ) -> None:
-        assert self._changed is not None
+        assert self._last_change is not None
+        optimizer = _optimizer(trainer)
+        steps_per_epoch = _data(trainer).steps_per_epoch
+        recently = max(self.step - steps_per_epoch, self._segment_start)
         end = StageEnd(
             stage=self.stage,
-            xi=self.xi if self._has_gates else 0.0,
+            xi=self._used_xi if self._has_gates else 0.0,
             steps=self.steps_in_stage,
-            epochs=self.steps_in_stage / _data(trainer).steps_per_epoch,
+            epochs=self.steps_in_stage / steps_per_epoch,
             train_loss=train_loss,
-            gates_flickering=int(self._changed.sum()),
+            gates_flickering=int((self._last_change > recently).sum()),
             stopped_by=stopped_by,
         )
         for listener in self.on_stage_end:
             listener(trainer, pl_module, end)
-        no_gate_left = self.stage > 0 and bool(self._zero_gates(trainer).all())
+        if self.stage == 0:
+            self._dense_params = count_nonzero_params(optimizer.matrices)
+        no_gate_left = self.stage > 0 and bool(_zero_gates(optimizer).all())
         if not self._has_gates or no_gate_left or self.stage == self.num_stages:
             self.is_finished = True
         else:
             self.stage += 1
             self._stage_start = self.step
+            self._best_loss = math.inf
+            self._epochs_without_improvement = 0
+
+    def _target(self, optimizer: ProxAdamW) -> int:
+        """Return the non-zero parameters at which the current stage ends; 0 without targets."""
+        if self._levels:
+            return 0
+        smallest = self._xi_config.budget or min(m.params_per_rank for m in optimizer.matrices)
+        counts = target_counts(
+            dense=self._dense_params,
+            smallest=min(smallest, self._dense_params),
+            num_stages=self.num_stages,
+        )
+        return counts[self.stage - 1]
+
+    def _is_target_met(self, trainer: pl.Trainer) -> bool:
+        optimizer = _optimizer(trainer)
+        length = round(self._stage_config.epochs * _data(trainer).steps_per_epoch)
+        return self.steps_in_stage >= length and _has_reached(optimizer, self._target(optimizer))
 
     def _announce_segment(self, trainer: pl.Trainer) -> None:
         data = _data(trainer)
         data.set_segment(self.step, self.segment_steps(data.steps_per_epoch))
 
-    def _zero_gates(self, trainer: pl.Trainer) -> Tensor:
-        gates = [gate.detach() for group in _gate_groups(trainer) for gate in group["params"]]
-        return torch.cat(gates) == 0 if gates else torch.zeros(0, dtype=torch.bool)
+
+def _has_reached(optimizer: ProxAdamW, target: int) -> bool:
+    """Return whether the cheapest rank that is left would take the count below `target`."""
+    costs = rank_costs(optimizer.matrices)
+    live = torch.cat([m.gate.detach() for m in optimizer.matrices]) != 0
+    return bool(costs[live].sum() - costs[live].min() < target) if bool(live.any()) else True
 
 
-def _gate_groups(trainer: pl.Trainer) -> list[dict[str, Any]]:
-    return [group for group in trainer.optimizers[0].param_groups if "xi" in group]
+def _optimizer(trainer: pl.Trainer) -> ProxAdamW:
+    optimizer = trainer.optimizers[0]
+    if not isinstance(optimizer, ProxAdamW):
+        raise ValueError(  # noqa: TRY004  # a user's mistake in configure_optimizers
+            f"`configure_optimizers` must return a ProxAdamW, got {type(optimizer).__name__}."
+        )
+    return optimizer
+
+
+def _gate_lr(optimizer: ProxAdamW) -> float:
+    return optimizer.gate_groups[0]["lr"]
+
+
+def _zero_gates(optimizer: ProxAdamW) -> Tensor:
+    gates = [gate.detach() for group in optimizer.gate_groups for gate in group["params"]]
+    return torch.cat(gates) == 0 if gates else torch.zeros(0, dtype=torch.bool)
 
 
 def _data(trainer: pl.Trainer) -> SegmentedData:
