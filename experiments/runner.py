@@ -1,8 +1,10 @@
 """Runs a list of configurations one after the other, and keeps the records of finished ones."""
 
 import json
+import multiprocessing
 import shutil
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,24 @@ def below(out: Path, config: RunConfig) -> RunConfig:
     return replace(config, out_dir=str(out / config.task.name / run_id(config)))
 
 
-def run_all(configs: Iterable[RunConfig]) -> list[Path]:
-    """Run every configuration that is not complete yet; return the run folders."""
-    return [run(config).path for config in configs]
+def run_all(configs: Iterable[RunConfig], *, workers: int = 1) -> list[Path]:
+    """Run every configuration that is not complete yet; return the run folders.
+
+    Args:
+        configs: Configurations, in the order in which they are begun.
+        workers: Processes; with more than one, give each run `trainer.num_threads` 1 for every
+            core, or they take the cores from each other.
+    """
+    if workers == 1:
+        return [run(config).path for config in configs]
+    # A fresh process a run: a process forked after torch has started threads can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
+        return list(pool.map(_run_path, configs))
+
+
+def _run_path(config: RunConfig) -> Path:
+    return run(config).path
 
 
 def run_after_dense(source: Path, config: RunConfig) -> Path:

@@ -78,7 +78,8 @@ class StageRecord:
     kkt_residual_se: float | None
     """Split-half standard error of `kkt_residual`."""
     gates_flickering: int
-    """Gates whose zero status changed during the last pass of the stage."""
+    """Gates whose zero status changed during the last pass of the stage (or its last segment, where
+    that is shorter): those that died then, and those that came and went."""
     sum_of_strengths: float
     """Sum over ranks of |g_i| |A_i| |B_i|."""
     epochs: float
@@ -86,7 +87,9 @@ class StageRecord:
     optimizer_steps: int
     """Optimizer steps in this stage."""
     stopped_by: str
-    """What ended the stage: converged or max_epochs (dense), length (sparsifying)."""
+    """What ended the stage: converged, max_epochs, length, stationary or target."""
+    gates_revived: int | None = None
+    """Gates that came back from zero during the same steps; null in older records."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,7 +386,13 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
 
 def _read_table(file: Path, columns: list[str]) -> pd.DataFrame:
     rows = _read_lines(file)
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=pd.Index(columns))
+    if not rows:
+        return pd.DataFrame(columns=pd.Index(columns))
+    table = pd.DataFrame(rows)
+    for column in columns:  # of a newer release
+        if column not in table:
+            table[column] = None
+    return table
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -113,6 +113,7 @@ class StageRecorder:
             kkt_residual=residual,
             kkt_residual_se=standard_error,
             gates_flickering=end.gates_flickering,
+            gates_revived=end.gates_revived,
             sum_of_strengths=math.fsum(float(m.strengths().double().sum()) for m in matrices),
             epochs=end.epochs,
             optimizer_steps=end.steps,

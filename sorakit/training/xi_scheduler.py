@@ -52,6 +52,7 @@ class StageEnd:
         train_loss: Mean training loss over the last segment, in training mode.
         gates_flickering: Gates whose zero status changed in the last pass over the data, or in the
             last segment where that is shorter.
+        gates_revived: Those among them that came back from zero.
         stopped_by: converged, max_epochs, length, stationary or target.
     """
 
@@ -61,6 +62,7 @@ class StageEnd:
     epochs: float
     train_loss: float
     gates_flickering: int
+    gates_revived: int
     stopped_by: str
 
 
@@ -131,6 +133,7 @@ class XiScheduler(pl.Callback):
         self._segment_start = 0
         self._was_zero: Tensor | None = None
         self._last_change: Tensor | None = None
+        self._last_revival: Tensor | None = None
         self._used_xi = xi.start
 
     @property
@@ -218,6 +221,7 @@ class XiScheduler(pl.Callback):
         self._segment_start = self.step
         self._was_zero = _zero_gates(optimizer)
         self._last_change = torch.full(self._was_zero.shape, -1, device=self._was_zero.device)
+        self._last_revival = self._last_change.clone()
         for group in optimizer.gate_groups:
             group["xi"] = self.xi
 
@@ -275,8 +279,10 @@ class XiScheduler(pl.Callback):
         self._loss_count += 1
         assert self._was_zero is not None
         assert self._last_change is not None
+        assert self._last_revival is not None
         zero = _zero_gates(optimizer)
         self._last_change[zero != self._was_zero] = self.step
+        self._last_revival[self._was_zero & ~zero] = self.step
         self._was_zero = zero
         for group in optimizer.gate_groups:
             self._used_xi = group["xi"]
@@ -335,6 +341,7 @@ class XiScheduler(pl.Callback):
         stopped_by: str,
     ) -> None:
         assert self._last_change is not None
+        assert self._last_revival is not None
         optimizer = _optimizer(trainer)
         steps_per_epoch = _data(trainer).steps_per_epoch
         recently = max(self.step - steps_per_epoch, self._segment_start)
@@ -345,6 +352,7 @@ class XiScheduler(pl.Callback):
             epochs=self.steps_in_stage / steps_per_epoch,
             train_loss=train_loss,
             gates_flickering=int((self._last_change > recently).sum()),
+            gates_revived=int((self._last_revival > recently).sum()),
             stopped_by=stopped_by,
         )
         for listener in self.on_stage_end:
