@@ -63,11 +63,10 @@ def gate_step_(
         flat = flat - lr * torch.cat(list(gradients))
     if least > 0:
         assert costs is not None
-        reach = flat.abs()
-        if divisor is not None:
-            reach = reach * divisor
-        elif update == "released":
-            reach = reach / 2  # its dead zone
+        reach = flat.abs() if divisor is None else flat.abs() * divisor
+        if update == "released":
+            # Its dead zone ends below 2 xi, so the threshold lies just above half of what dies.
+            reach = torch.nextafter(reach / 2, torch.full_like(reach, torch.inf))
         xi = min(xi, largest_threshold(reach, costs, least))
     if divisor is not None:
         flat = metric_threshold(flat, xi, metric=divisor)

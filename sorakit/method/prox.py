@@ -84,8 +84,9 @@ def largest_threshold(
         The reach of the strongest gate that may die; 0 where none may.
     """
     order = torch.argsort(reach, descending=True, stable=True)
-    kept = int(torch.searchsorted(costs[order].cumsum(0), least)) + 1
-    return float(reach[order[kept]]) if kept < len(order) else 0.0
+    last_kept = int(torch.searchsorted(costs[order].cumsum(0), least))
+    may_die = reach[reach < reach[order[last_kept]]]  # gates that tie with a kept one are kept
+    return float(may_die.max()) if len(may_die) else 0.0
 
 
 def _shrink(gate: Tensor, xi: float | Tensor) -> Tensor:

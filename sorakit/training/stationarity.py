@@ -31,11 +31,12 @@ class Stationarity:
     ) -> tuple[float | None, float | None]:
         """Return the residual and its split-half standard error, both in units of lambda.
 
-        Both are None without gates or examples, the error also where one batch holds them all.
+        Both are None without gates, examples or penalty (lambda 0: a step that may prune nothing),
+        the error also where one batch holds all examples.
         """
         assert isinstance(module, AdaptationModule)
         matrices = adapted_matrices(module.model)
-        if self._num_examples == 0 or not matrices:
+        if self._num_examples == 0 or not matrices or lambda_ == 0:
             return None, None
         batches = self._data.batches_of(
             MEMORIZATION_SPLIT, max_examples=self._num_examples, batch_size=self._batch_size

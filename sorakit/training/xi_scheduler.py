@@ -359,6 +359,11 @@ class XiScheduler(pl.Callback):
             listener(trainer, pl_module, end)
         if self.stage == 0:
             self._dense_params = count_nonzero_params(optimizer.matrices)
+            if self._has_gates and not self._levels and self._dense_params == 0:
+                raise ValueError(
+                    "`xi.start` must leave a gate after the dense stage when `xi.spacing` is "
+                    f"target, got {self._xi_config.start}. Lower it."
+                )
         no_gate_left = self.stage > 0 and bool(_zero_gates(optimizer).all())
         if not self._has_gates or no_gate_left or self.stage == self.num_stages:
             self.is_finished = True

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sorakit.config import XiConfig
-from sorakit.training.levels import levels
+from sorakit.training.levels import levels, target_counts
 
 starts = st.floats(1e-6, 1e-2)
 factors = st.floats(1.01, 100)
@@ -74,3 +74,19 @@ def test_linear_levels_have_one_difference(options):
     values = levels(config)
     steps = [b - a for a, b in pairwise(values)]
     assert steps == pytest.approx([steps[0]] * len(steps), rel=1e-6)
+
+
+@given(st.integers(1, 10**4), st.integers(1, 10**5), counts)
+def test_target_counts_end_exactly_at_the_smallest(smallest, more, num_stages):
+    targets = target_counts(dense=smallest + more, smallest=smallest, num_stages=num_stages)
+    assert (len(targets), targets[-1]) == (num_stages, smallest)
+
+
+@given(st.integers(1, 10**4), st.integers(1, 10**5), counts)
+def test_target_counts_fall_by_one_ratio_up_to_rounding(smallest, more, num_stages):
+    dense = smallest + more
+    values = [dense, *target_counts(dense=dense, smallest=smallest, num_stages=num_stages)]
+    ratio = (dense / smallest) ** (1 / num_stages)
+    for larger, next_one in pairwise(values):
+        assert larger >= next_one
+        assert abs(larger - ratio * next_one) <= 0.5 + 0.5 * ratio + 1e-6 * larger

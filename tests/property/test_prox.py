@@ -3,7 +3,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sorakit.method.prox import metric_threshold, released_threshold, soft_threshold
+from sorakit.method.prox import (
+    largest_threshold,
+    metric_threshold,
+    released_threshold,
+    soft_threshold,
+)
 from tests.support import reference
 
 numbers = st.floats(-4, 4, width=32)
@@ -93,3 +98,23 @@ def test_metric_threshold_minimises_its_objective(g, metric, xi, other):
     u = metric_threshold(tensor([g]), xi, metric=tensor([metric])).item()
     least = metric * (u - g) ** 2 / 2 + xi * abs(u)
     assert metric * (other - g) ** 2 / 2 + xi * abs(other) >= least - 1e-12
+
+
+reaches = st.lists(
+    st.tuples(st.floats(0, 4, width=32), st.sampled_from([384.0, 960.0])), min_size=1, max_size=12
+)
+
+
+@given(reaches, st.data())
+def test_largest_threshold_agrees_with_the_reference(pairs, data):
+    reach, costs = [r for r, _ in pairs], [c for _, c in pairs]
+    least = data.draw(st.integers(1, int(sum(costs))))
+    value = largest_threshold(tensor(reach), tensor(costs), least)
+    assert value == reference.largest_threshold(reach, costs, least)
+
+
+@given(st.lists(st.floats(0.125, 4, width=32), min_size=1, max_size=12, unique=True), st.data())
+def test_largest_threshold_leaves_no_rank_more_than_asked(reach, data):
+    least = data.draw(st.integers(1, len(reach)))
+    xi = largest_threshold(tensor(reach), torch.ones(len(reach), dtype=torch.float64), least)
+    assert sum(r > xi for r in reach) == least

@@ -95,6 +95,26 @@ def adamw_step(
 
 
 @dataclass
+class RunningAverage:
+    """Exponential average of a vector, bias-corrected, from zero."""
+
+    weight: float
+    step: int = 0
+    value: Vector = field(default_factory=list)
+
+    def update(self, gradients: Vector) -> Vector:
+        """m <- a m + (1 - a) d; return m / (1 - a^t)."""
+        if not self.value:
+            self.value = [0.0] * len(gradients)
+        self.step += 1
+        self.value = [
+            self.weight * m + (1 - self.weight) * d
+            for m, d in zip(self.value, gradients, strict=True)
+        ]
+        return [m / (1 - self.weight**self.step) for m in self.value]
+
+
+@dataclass
 class AdaptedLayer:
     """One gated matrix with the AdamW state of its three parameters."""
 
@@ -162,6 +182,14 @@ def prox_adamw_step(
                 row_of_b[i] = row_of_b[i] / column
             layer.gate[i] = layer.gate[i] * row * column
     return layer
+
+
+def largest_threshold(reach: Vector, costs: Vector, least: float) -> float:
+    """Try every threshold at which a gate dies, from the largest down."""
+    for xi in sorted(reach, reverse=True):
+        if sum(c for r, c in zip(reach, costs, strict=True) if r > xi) >= least:
+            return xi
+    return 0.0
 
 
 def kkt_residual(gate: Vector, gradient: Vector, lambda_: float) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sorakit.config import (
+    MASK_CONTROLS,
     DenseConfig,
     GatesConfig,
     MethodConfig,
@@ -90,6 +91,33 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         )
         for levels in ([0.2, 0.1], [0.1, 0.1], [1e-4], [0.1, NAN], [0.1, math.inf], [-0.1])
     ),
+    ("gates", {"averaging": 1.0}, "`gates.averaging` must be in [0, 1), got 1.0."),
+    ("gates", {"averaging": NAN}, "`gates.averaging` must be in [0, 1), got nan."),
+    (
+        "gates",
+        {"averaging": 0.5, "update": "adamw"},
+        "`gates.averaging` must be 0 unless `gates.update` is sgd, got 0.5. "
+        "The other updates average the gradient themselves.",
+    ),
+    (
+        "xi",
+        {"spacing": "target", "first": 1e-5},
+        "`xi.first` must be > xi.start = 0.0001, got 1e-05.",
+    ),
+    ("xi", {"spacing": "target", "ratio": 1.0}, "`xi.ratio` must be > 1, got 1.0."),
+    (
+        "xi",
+        {"spacing": "target", "end": 1.0},
+        "`xi.end` must be null when `xi.spacing` is target, got 1.0. xi rises until the number of "
+        "parameters is reached; set `xi.budget`.",
+    ),
+    ("xi", {"spacing": "target", "budget": 0}, "`xi.budget` must be >= 1, got 0."),
+    (
+        "xi",
+        {"budget": 100},
+        "`xi.budget` must be null unless `xi.spacing` is target, got 100. "
+        "Set `xi.spacing` to target.",
+    ),
     ("dense", {"max_epochs": 0}, "`dense.max_epochs` must be >= 1, got 0."),
     ("dense", {"patience": 0}, "`dense.patience` must be >= 1, got 0."),
     ("dense", {"min_improvement": 1.0}, "`dense.min_improvement` must be in [0, 1), got 1.0."),
@@ -97,6 +125,13 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("stage", {"epochs": math.inf}, "`stage.epochs` must be > 0, got inf."),
     ("stage", {"lr_factor": 0.0}, "`stage.lr_factor` must be > 0, got 0.0."),
     ("stage", {"kkt_examples": -2}, "`stage.kkt_examples` must be >= -1, got -2."),
+    ("stage", {"tolerance": 0.0}, "`stage.tolerance` must be > 0, got 0.0."),
+    ("stage", {"max_epochs": 0.0}, "`stage.max_epochs` must be > 0, got 0.0."),
+    (
+        "stage",
+        {"until": "stationary", "kkt_examples": 0},
+        "`stage.kkt_examples` must not be 0 when `stage.until` is stationary, got 0.",
+    ),
     ("optim", {"lr": 0.0}, "`optim.lr` must be > 0, got 0.0."),
     ("optim", {"lr": NAN}, "`optim.lr` must be > 0, got nan."),
     ("optim", {"batch_size": 0}, "`optim.batch_size` must be >= 1, got 0."),
@@ -126,6 +161,46 @@ def test_released_update_needs_free_scale():
     message = "`gates.scale` must be free when `gates.update` is released, got 'unit'."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         RunConfig(gates=GatesConfig(update="released", scale="unit"))
+
+
+COMBINATIONS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"stage": StageConfig(until="stationary")},
+        "`gates.scale` must be unit when `stage.until` is stationary, got 'free'. "
+        "With free scale the penalised loss has no minimum.",
+    ),
+    (
+        {
+            "gates": GatesConfig(scale="unit"),
+            "stage": StageConfig(until="stationary"),
+            "xi": XiConfig(spacing="target"),
+        },
+        "`stage.until` must be length when `xi.spacing` is target, got 'stationary'. "
+        "A target ends its stages itself.",
+    ),
+    (
+        {"stage": StageConfig(epochs=2.0, max_epochs=1.0), "xi": XiConfig(spacing="target")},
+        "`stage.max_epochs` must be >= stage.epochs = 2.0, got 1.0.",
+    ),
+    (
+        {"gates": GatesConfig(scale="unit"), "stage": StageConfig(epochs=20.0, until="stationary")},
+        "`stage.max_epochs` must be >= stage.epochs = 20.0, got 10.0.",
+    ),
+    *(
+        (
+            {"stage": StageConfig(control=control), "xi": XiConfig(spacing="geometric")},
+            f"`xi.spacing` must be target when `stage.control` is {control}, got 'geometric'. "
+            "A mask sets the number of parameters, not xi.",
+        )
+        for control in MASK_CONTROLS
+    ),
+]
+
+
+@pytest.mark.parametrize(("sections", "message"), COMBINATIONS)
+def test_sections_that_do_not_fit_are_refused(sections, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        RunConfig(**{"gates": GatesConfig(scale="free"), **sections})
 
 
 @pytest.mark.parametrize("section", [RunConfig, *SECTIONS.values()])

@@ -3,7 +3,7 @@ import pytest
 from datasets import Dataset
 
 from sorakit.tasks.base import Task
-from sorakit.tasks.label_noise import with_label_noise
+from sorakit.tasks.label_noise import with_label_noise, with_shuffled_labels
 from sorakit.tasks.memorization import memorization_indices
 
 
@@ -113,3 +113,32 @@ def test_memorization_sample_has_distinct_ascending_indices():
 
 def test_memorization_sample_is_everything_when_there_are_fewer():
     assert memorization_indices(7, 1000) == list(range(7))
+
+
+# Shuffled labels -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", [CLASSES, NUMBERS], ids=["classes", "numbers"])
+def test_shuffled_labels_are_a_permutation(task):
+    shuffled = with_shuffled_labels(task, 1)
+    assert sorted(labels_of(shuffled)) == sorted(labels_of(task))
+    assert (labels_of(shuffled) != labels_of(task)).sum() > 10
+
+
+def test_shuffling_marks_what_it_changed():
+    shuffled = with_shuffled_labels(CLASSES, 1)
+    assert (noisy(shuffled) == (labels_of(shuffled) != labels_of(CLASSES))).all()
+
+
+def test_shuffling_keeps_what_was_noisy():
+    before = with_label_noise(CLASSES, 0.25, 1)
+    assert noisy(with_shuffled_labels(before, 2))[noisy(before)].all()
+
+
+def test_shuffling_leaves_held_out_labels():
+    assert with_shuffled_labels(CLASSES, 1).validation is CLASSES.validation
+
+
+def test_shuffling_depends_on_the_seed():
+    one, other = (labels_of(with_shuffled_labels(CLASSES, seed)) for seed in (1, 2))
+    assert (one != other).any()

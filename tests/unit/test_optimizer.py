@@ -120,6 +120,92 @@ def test_prox_adamw_follows_the_reference_in_weights_and_state(update, unit_scal
                 assert_close(state["exp_avg_sq"], moments.second)
 
 
+@pytest.mark.parametrize("weight", [0.5, 0.9])
+def test_averaged_gradient_follows_the_reference_in_weights_and_state(weight, generator):
+    matrices = draw_matrices(generator)
+    optimizer = make_optimizer(matrices, averaging=weight)
+    averages = [reference.RunningAverage(weight) for _ in matrices]
+    gates = [m.gate.tolist() for m in matrices]
+    for _ in range(12):
+        draw_gradients(matrices, generator)
+        for index, matrix in enumerate(matrices):
+            assert matrix.gate.grad is not None
+            mean = averages[index].update(matrix.gate.grad.tolist())
+            moved = [g - GATE_LR * d for g, d in zip(gates[index], mean, strict=True)]
+            gates[index] = reference.soft_threshold(moved, XI)
+        optimizer.step()
+        for matrix, gate, average in zip(matrices, gates, averages, strict=True):
+            assert_close(matrix.gate, gate)
+            assert_close(optimizer.state[matrix.gate]["average"], average.value)
+            assert optimizer.state[matrix.gate]["step"].item() == average.step
+
+
+def test_prox_sgd_averages_as_prox_adamw(generator):
+    gate = torch.randn(6, generator=generator)
+    one, other = nn.Parameter(gate.clone()), nn.Parameter(gate.clone())
+    alone = ProxSGD([one], lr=GATE_LR, xi=XI, averaging=0.9)
+    single = ProxAdamW([{"params": [other], "lr": GATE_LR, "xi": XI, "averaging": 0.9}], lr=LR)
+    for _ in range(10):
+        one.grad = torch.randn(6, generator=generator)
+        other.grad = one.grad.clone()
+        alone.step()
+        single.step()
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("averaging", [-0.1, 1.0, float("nan")])
+def test_prox_sgd_rejects_an_average_without_a_present(averaging):
+    with pytest.raises(ValueError, match=rf"^`averaging` must be in \[0, 1\), got {averaging}\.$"):
+        ProxSGD([nn.Parameter(torch.ones(2))], lr=0.1, averaging=averaging)
+
+
+# `least`: a step that would prune too much lowers its xi -------------------------------------
+
+
+@updates
+def test_step_leaves_at_least_the_wanted_parameters(update, generator):
+    matrices = draw_matrices(generator)  # ranks of 8 and of 6 parameters
+    draw_gradients(matrices, generator)
+    optimizer = make_optimizer(matrices, update=update, xi=100.0)
+    optimizer.gate_groups[0]["least"] = 13
+    optimizer.step()
+    left = sum(int((m.gate != 0).sum()) * m.params_per_rank for m in matrices)
+    assert left in (14, 16)  # 8 + 6 or 8 + 8
+
+
+def test_threshold_that_was_applied_stands_in_the_group(generator):
+    gate = nn.Parameter(torch.tensor([0.5, 0.25, 0.125]))
+    gate.grad = torch.zeros(3)
+    matrix = AdaptedMatrix(
+        name="m",
+        lora_A=nn.Parameter(torch.ones(3, 2)),
+        lora_B=nn.Parameter(torch.ones(2, 3)),
+        gate=gate,
+        scaling=1.0,
+    )
+    group = {"params": [gate], "xi": 0.4, "least": 5, "lr": 0.1}
+    optimizer = ProxAdamW([group], matrices=[matrix], lr=LR)
+    optimizer.step()
+    # two ranks of 4 must stay: the strongest that may die reaches 0.125
+    assert optimizer.gate_groups[0]["xi"] == 0.125
+    assert gate.tolist() == [0.375, 0.125, 0.0]
+
+
+def test_least_that_is_not_at_stake_changes_nothing(generator):
+    matrices = draw_matrices(generator)
+    twins = copy.deepcopy(matrices)
+    draw_gradients(matrices, generator)
+    for ours, theirs in zip(parameters_of(matrices), parameters_of(twins), strict=True):
+        assert ours.grad is not None
+        theirs.grad = ours.grad.clone()
+    bounded, free = make_optimizer(matrices), make_optimizer(twins)
+    bounded.gate_groups[0]["least"] = 1
+    bounded.step()
+    free.step()
+    assert bounded.gate_groups[0]["xi"] == XI
+    assert all(map(torch.equal, parameters_of(matrices), parameters_of(twins)))
+
+
 def test_prox_adamw_without_gates_is_adamw(generator):
     weight = torch.randn(4, 3, generator=generator, dtype=torch.float64)
     ours, theirs = nn.Parameter(weight.clone()), nn.Parameter(weight.clone())
