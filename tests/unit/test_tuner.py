@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import ArrowConfig, LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
@@ -232,9 +232,17 @@ def test_config_defaults_are_those_of_a_run():
     ("option", "value"),
     [
         ("use_dora", True),
+        ("use_qalora", True),
         ("lora_bias", True),
+        ("use_bdlora", {"nblocks": 2}),
+        ("kasa_config", {"beta": 1e-4}),
+        ("velora_config", {"num_groups": 2}),
+        ("monteclora_config", {"num_samples": 2}),
+        ("arrow_config", ArrowConfig()),
+        ("alora_invocation_tokens", [1]),
         ("target_parameters", ["a.weight"]),
         ("layer_replication", [(0, 2)]),
+        ("megatron_config", {"tensor_model_parallel_size": 2}),
         ("trainable_token_indices", [1]),
     ],
 )
@@ -244,7 +252,17 @@ def test_unsupported_option_is_named(option, value):
         SoraConfig(target_modules=TARGETS, **{option: value})
 
 
-@pytest.mark.parametrize("value", ["pissa", "olora", "pissa_niter_4"])
+@pytest.mark.parametrize("value", ["all", "lora_only"])
+def test_trained_biases_are_refused(value):
+    message = (
+        f"`bias` must be 'none' with SoRA, got {value!r}. Trained biases would be neither counted "
+        "nor exported."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        SoraConfig(target_modules=TARGETS, bias=value)
+
+
+@pytest.mark.parametrize("value", ["pissa", "olora", "pissa_niter_4", "eva", "corda", "loftq"])
 def test_initialisation_that_changes_the_base_weight_is_refused(value):
     message = (
         "`init_lora_weights` must be True, False, 'gaussian' or 'orthogonal' with SoRA, "
@@ -261,6 +279,44 @@ def test_embedding_target_is_refused_by_name(tiny_bert):
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         adapt(tiny_bert, target_modules=["word_embeddings"])
+
+
+def test_layer_under_a_tensor_parallel_plan_is_refused_by_name(tiny_bert):
+    name = "bert.encoder.layer.0.attention.self.query"
+    # transformers >= 5.17 plans in the model, PEFT writes the plan to the layer as they did before
+    tiny_bert.get_submodule(name)._hf_tp_plan = "colwise"
+    message = (
+        f"`target_modules` must name layers without tensor parallelism, got {name!r} with the "
+        "plan 'colwise'. SoRA's gate is not sharded; use data parallelism."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        adapt(tiny_bert)
+
+
+def test_lora_cannot_join_a_sora_model(tiny_bert):
+    model = adapt(tiny_bert)
+    with pytest.raises(ValueError, match=r"^Cannot combine adapters with different peft types\."):
+        model.add_adapter("plain", LoraConfig(target_modules=TARGETS))
+
+
+def test_sora_cannot_join_a_lora_model(tiny_bert):
+    model = get_peft_model(tiny_bert, LoraConfig(target_modules=TARGETS))
+    with pytest.raises(ValueError, match=r"^Cannot combine adapters with different peft types\."):
+        model.add_adapter("gated", SoraConfig(target_modules=TARGETS))
+
+
+def test_mixed_model_is_refused_by_peft(tiny_bert):
+    with pytest.raises(ValueError, match=r"^The provided `peft_type` 'SORA' is not compatible"):
+        get_peft_model(tiny_bert, SoraConfig(target_modules=TARGETS), mixed=True)
+
+
+def test_quantised_layer_that_peft_does_not_know_is_refused_by_peft(tiny_bert):
+    class Int8Linear(nn.Module):
+        weight: torch.Tensor
+
+    tiny_bert.classifier = Int8Linear()
+    with pytest.raises(ValueError, match=r"^Target module Int8Linear\(\) is not supported\."):
+        adapt(tiny_bert, target_modules=["classifier"])
 
 
 def test_weighted_sum_of_adapters_is_refused(tiny_bert):
