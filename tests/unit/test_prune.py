@@ -300,6 +300,46 @@ def test_base_model_and_task_type_are_written(tiny_bert, tmp_path):
     assert (config["base_model_name_or_path"], config["task_type"]) == ("some/bert", "SEQ_CLS")
 
 
+def test_wrapped_model_exports_the_same_adapter(tiny_bert, generator, tmp_path):
+    model = adapt(tiny_bert, modules_to_save=["classifier"])
+    set_ranks(model, [3, 0, 1], generator)
+    export_lora(model, tmp_path / "bare")
+    export_lora(torch.compile(model, backend="eager"), tmp_path / "wrapped")  # pyright: ignore[reportArgumentType]  # an OptimizedModule
+    (config, state), (other_config, other) = read(tmp_path / "bare"), read(tmp_path / "wrapped")
+    assert other_config == config
+    assert other.keys() == state.keys()
+    assert all(torch.equal(other[name], state[name]) for name in state)
+
+
+def test_merged_model_exports_the_same_adapter(tiny_bert, generator, tmp_path):
+    model = adapt(tiny_bert)
+    set_ranks(model, [3, 0, 1], generator)
+    export_lora(model, tmp_path / "bare")
+    model.merge_adapter()
+    export_lora(model, tmp_path / "merged")
+    state, other = read(tmp_path / "bare")[1], read(tmp_path / "merged")[1]
+    assert other.keys() == state.keys()
+    assert all(torch.equal(other[name], state[name]) for name in state)
+
+
+def test_adapter_that_is_not_active_exports_itself_and_its_head(tiny_bert, generator, tmp_path):
+    inputs = torch.randint(0, 64, (3, 7), generator=generator)
+    base = copy.deepcopy(tiny_bert)
+    model = adapt(tiny_bert, modules_to_save=["classifier"])
+    peft_config = SoraConfig(r=2, target_modules=["key"], modules_to_save=["classifier"])
+    model.add_adapter("second", peft_config)
+    with torch.no_grad():
+        model.base_model.model.classifier.modules_to_save["second"].weight.add_(1)
+        for matrix in adapted_matrices(model, "second"):
+            matrix.lora_B.copy_(torch.randn(matrix.lora_B.shape, generator=generator))
+    export_lora(model, tmp_path, adapter_name="second")
+    model.set_adapter("second")
+    loaded = PeftModel.from_pretrained(base, tmp_path)
+    torch.testing.assert_close(
+        outputs(loaded, inputs), outputs(model, inputs), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_null_keys_are_left_out(tiny_bert, tmp_path):
     export_lora(adapt(tiny_bert), tmp_path)
     assert None not in read(tmp_path)[0].values()
@@ -422,6 +462,7 @@ CASES: dict[str, dict[str, Any]] = {
     "trained_head": {"kind": "bert", "ranks": [2, 1], "head": True},
     "rank_stabilised": {"kind": "bert", "ranks": [2, 1], "options": {"use_rslora": True}},
     "uniform_rank": {"kind": "bert", "ranks": [3, 0, 1], "uniform": True},
+    "uniform_rank_all_zero": {"kind": "bert", "ranks": [0], "uniform": True},
     "gpt2": {
         "kind": "gpt2",
         "ranks": [3, 0, 1],
