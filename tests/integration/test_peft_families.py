@@ -50,16 +50,14 @@ DEBERTA: dict[str, Any] = {
     "pos_att_type": ["p2c", "c2p"],
     "pooler_hidden_size": 8,
 }
+DEBERTA_V2: dict[str, Any] = {**DEBERTA, "share_att_key": False, "conv_kernel_size": 3}
+DEBERTA_V3: dict[str, Any] = {**DEBERTA, "share_att_key": True, "position_biased_input": False}
 
 FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "bert": lambda: BertForSequenceClassification(BertConfig(**ENCODER)),
     "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**ENCODER)),
-    "deberta_v2": lambda: DebertaV2ForSequenceClassification(
-        DebertaV2Config(**DEBERTA, share_att_key=False, conv_kernel_size=3)
-    ),
-    "deberta_v3": lambda: DebertaV2ForSequenceClassification(
-        DebertaV2Config(**DEBERTA, share_att_key=True, position_biased_input=False)
-    ),
+    "deberta_v2": lambda: DebertaV2ForSequenceClassification(DebertaV2Config(**DEBERTA_V2)),
+    "deberta_v3": lambda: DebertaV2ForSequenceClassification(DebertaV2Config(**DEBERTA_V3)),
     "electra": lambda: ElectraForSequenceClassification(ElectraConfig(**ENCODER, embedding_size=4)),
     "gpt2": lambda: GPT2ForSequenceClassification(
         GPT2Config(

@@ -406,6 +406,15 @@ def test_merge_keeps_the_function(tiny_bert, inputs, generator):
     torch.testing.assert_close(logits(merged, inputs), before, rtol=1e-5, atol=1e-6)
 
 
+def test_merge_keeps_the_function_of_a_convolution(generator):
+    model = adapt(TinyConv(), target_modules=["conv"])
+    randomise(model, generator)
+    x = torch.randn(2, 3, 5, 5, generator=generator)
+    with torch.no_grad():
+        before = model(x)
+        torch.testing.assert_close(model.merge_and_unload()(x), before, rtol=1e-5, atol=1e-5)
+
+
 def test_unmerge_restores_the_function(tiny_bert, inputs, generator):
     model = adapt(tiny_bert)
     randomise(model, generator)
