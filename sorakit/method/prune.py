@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +78,28 @@ def merge(model: nn.Module, adapter_name: str = "default") -> nn.Module:
 
     Args:
         model: A `PeftModel` with a SoRA adapter; it is used up.
-        adapter_name: The adapter.
+        adapter_name: The adapter. It need not be the active one; its own trained head is kept.
 
     Raises:
-        ValueError: If `model` has no such SoRA adapter.
+        ValueError: If `model` has no such SoRA adapter, or an adapted matrix shares its base
+            weight with another module.
+        TypeError: If `model` is not wrapped by PEFT.
     """
-    if not adapted_matrices(model, adapter_name):
+    matrices = adapted_matrices(model, adapter_name)
+    if not matrices:
         raise ValueError(f"`model` must have a SoRA adapter named {adapter_name!r}, got none.")
-    assert isinstance(model, PeftModel)
+    if not isinstance(model, PeftModel):
+        raise TypeError(
+            f"`model` must be a PeftModel to be merged, got {type(model).__name__}. "
+            "Pass what `get_peft_model` returned."
+        )
+    for module, other in _shared_weights(model, matrices):
+        raise ValueError(
+            f"`{module}` must not share its weight with `{other}` to be merged: the adapter would "
+            "change both. Leave it out of `target_modules`."
+        )
+    # PEFT unloads the head of the active adapter, whichever adapter is merged.
+    model.set_adapter(adapter_name)
     return model.merge_and_unload(adapter_names=[adapter_name])
 
 
@@ -117,8 +131,8 @@ def export_lora(
             ignore rank patterns (vLLM, llama.cpp).
 
     Raises:
-        ValueError: If an adapted matrix is not linear, or shares its base weight with another
-            module.
+        ValueError: If an adapted matrix is not linear, belongs to an nn.MultiheadAttention, or
+            shares its base weight with another module.
     """
     matrices = {m.name: m for m in adapted_matrices(model, adapter_name)}
     _check_exportable(model, matrices.values())
@@ -236,14 +250,31 @@ def _check_exportable(model: nn.Module, matrices: Collection[AdaptedMatrix]) -> 
                 f"`{matrix.name}` must be a linear layer to be exported, got factors with "
                 f"{matrix.lora_A.dim()} dimensions."
             )
+    names = {matrix.name for matrix in matrices}
+    for name, module in model.named_modules():
+        short = name.rpartition(_PREFIX)[2]
+        # Plain PEFT gives the projections in and out one rank and cannot leave out either.
+        is_attention = isinstance(getattr(module, "base_layer", None), nn.MultiheadAttention)
+        if short in names and is_attention:
+            raise ValueError(
+                f"`{short}` must be a linear layer to be exported, got a MultiheadAttention. "
+                "Use `merge`, or leave it out of `target_modules`."
+            )
+    for module, other in _shared_weights(model, matrices):
+        raise ValueError(
+            f"`{module}` must not share its weight with `{other}` to be exported: the "
+            "adapter would change one of the two. Leave it out of `target_modules`."
+        )
+
+
+def _shared_weights(
+    model: nn.Module, matrices: Collection[AdaptedMatrix]
+) -> Iterator[tuple[str, str]]:
+    """Yield pairs of modules that share a parameter, one of them adapted."""
     owners: dict[int, str] = {}
     names = {matrix.name for matrix in matrices}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         module = name.rpartition(_PREFIX)[2].removesuffix(".weight").removesuffix(".base_layer")
         other = owners.setdefault(id(parameter), module)
         if other != module and names & {other, module}:
-            raise ValueError(
-                f"`{module}` must not share its weight with `{other}` to be exported: the "
-                "adapter would change one "
-                "of the two. Leave it out of `target_modules`."
-            )
+            yield module, other

@@ -124,8 +124,7 @@ class SoraConfig(LoraConfig):
     gate_scale: GateScale = field(default="free", metadata={"help": "free | unit"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = sora_peft_type()
+        # Before PEFT's own checks, which warn about options that are refused here.
         for name in _UNSUPPORTED:
             value = getattr(self, name, None)
             if value:
@@ -135,6 +134,13 @@ class SoraConfig(LoraConfig):
                 "`init_lora_weights` must be True, False, 'gaussian' or 'orthogonal' with SoRA, "
                 f"got {self.init_lora_weights!r}."
             )
+        if self.bias != "none":
+            raise ValueError(
+                f"`bias` must be 'none' with SoRA, got {self.bias!r}. Trained biases would be "
+                "neither counted nor exported."
+            )
+        super().__post_init__()
+        self.peft_type = sora_peft_type()
 
 
 class SoraModel(LoraModel):
@@ -151,10 +157,12 @@ class SoraModel(LoraModel):
         current_key: str,
         **kwargs: Any,
     ) -> None:
+        _refuse_tensor_parallelism(target, current_key)
         super()._create_and_replace(
             lora_config, adapter_name, target, target_name, parent, current_key, **kwargs
         )
         layer = getattr(parent, target_name)
+        _refuse_tensor_parallelism(layer.get_base_layer(), current_key)
         is_gated = False
         # nn.MultiheadAttention nests a second LoRA layer for its output projection.
         for module in layer.modules():
@@ -260,6 +268,17 @@ def _walk(model: nn.Module, adapter_name: str) -> Iterator[AdaptedMatrix]:
                     scaling=float(module.scaling[adapter_name]),
                     fan_in_fan_out=bool(vars(module).get("fan_in_fan_out", False)),
                 )
+
+
+def _refuse_tensor_parallelism(layer: nn.Module, name: str) -> None:
+    # transformers < 5.17 writes its plan to the layer; later ones plan in the model, and PEFT
+    # copies the plan to the layer. The hooks that PEFT puts on lora_B are lost with a GatedB.
+    plan = getattr(layer, "_hf_tp_plan", None)
+    if plan is not None:
+        raise ValueError(
+            f"`target_modules` must name layers without tensor parallelism, got {name!r} with the "
+            f"plan {plan!r}. SoRA's gate is not sharded; use data parallelism."
+        )
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from transformers import (
     BertForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
 )
 
 from sorakit.method.prune import (
@@ -200,6 +201,40 @@ def test_merge_without_an_adapter_is_refused(tiny_bert):
         merge(tiny_bert)
 
 
+def test_merge_of_tied_weights_is_refused():
+    model = adapt(Tied(), target_modules=["first"])
+    message = (
+        "`second` must not share its weight with `first` to be merged: the adapter would change "
+        "both. Leave it out of `target_modules`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        merge(model)
+
+
+def test_merge_of_a_model_that_peft_does_not_wrap_is_refused(tiny_bert):
+    tiny_bert.add_adapter(SoraConfig(r=4, target_modules=["query"]))
+    message = (
+        "`model` must be a PeftModel to be merged, got BertForSequenceClassification. "
+        "Pass what `get_peft_model` returned."
+    )
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        merge(tiny_bert)
+
+
+def test_merge_of_an_adapter_that_is_not_active_takes_its_head(tiny_bert, generator):
+    inputs = torch.randint(0, 64, (3, 7), generator=generator)
+    model = adapt(tiny_bert, modules_to_save=["classifier"])
+    peft_config = SoraConfig(r=2, target_modules=["key"], modules_to_save=["classifier"])
+    model.add_adapter("second", peft_config)
+    with torch.no_grad():
+        model.base_model.model.classifier.modules_to_save["second"].weight.add_(1)
+    model.set_adapter("second")
+    before = outputs(model, inputs)
+    model.set_adapter("default")
+    merged = merge(model, "second")
+    torch.testing.assert_close(outputs(merged, inputs), before, rtol=1e-4, atol=1e-5)
+
+
 # Exporting -----------------------------------------------------------------------------------
 
 
@@ -265,6 +300,46 @@ def test_base_model_and_task_type_are_written(tiny_bert, tmp_path):
     assert (config["base_model_name_or_path"], config["task_type"]) == ("some/bert", "SEQ_CLS")
 
 
+def test_wrapped_model_exports_the_same_adapter(tiny_bert, generator, tmp_path):
+    model = adapt(tiny_bert, modules_to_save=["classifier"])
+    set_ranks(model, [3, 0, 1], generator)
+    export_lora(model, tmp_path / "bare")
+    export_lora(nn.ModuleDict({"module": model}), tmp_path / "wrapped")  # names as under DDP
+    (config, state), (other_config, other) = read(tmp_path / "bare"), read(tmp_path / "wrapped")
+    assert other_config == config
+    assert other.keys() == state.keys()
+    assert all(torch.equal(other[name], state[name]) for name in state)
+
+
+def test_merged_model_exports_the_same_adapter(tiny_bert, generator, tmp_path):
+    model = adapt(tiny_bert)
+    set_ranks(model, [3, 0, 1], generator)
+    export_lora(model, tmp_path / "bare")
+    model.merge_adapter()
+    export_lora(model, tmp_path / "merged")
+    state, other = read(tmp_path / "bare")[1], read(tmp_path / "merged")[1]
+    assert other.keys() == state.keys()
+    assert all(torch.equal(other[name], state[name]) for name in state)
+
+
+def test_adapter_that_is_not_active_exports_itself_and_its_head(tiny_bert, generator, tmp_path):
+    inputs = torch.randint(0, 64, (3, 7), generator=generator)
+    base = copy.deepcopy(tiny_bert)
+    model = adapt(tiny_bert, modules_to_save=["classifier"])
+    peft_config = SoraConfig(r=2, target_modules=["key"], modules_to_save=["classifier"])
+    model.add_adapter("second", peft_config)
+    with torch.no_grad():
+        model.base_model.model.classifier.modules_to_save["second"].weight.add_(1)
+        for matrix in adapted_matrices(model, "second"):
+            matrix.lora_B.copy_(torch.randn(matrix.lora_B.shape, generator=generator))
+    export_lora(model, tmp_path, adapter_name="second")
+    model.set_adapter("second")
+    loaded = PeftModel.from_pretrained(base, tmp_path)
+    torch.testing.assert_close(
+        outputs(loaded, inputs), outputs(model, inputs), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_null_keys_are_left_out(tiny_bert, tmp_path):
     export_lora(adapt(tiny_bert), tmp_path)
     assert None not in read(tmp_path)[0].values()
@@ -291,6 +366,31 @@ def test_convolution_is_refused(tmp_path):
     message = "`0` must be a linear layer to be exported, got factors with 4 dimensions."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         export_lora(model, tmp_path)
+
+
+def test_tied_language_model_head_is_refused(tmp_path):
+    config = GPT2Config(
+        vocab_size=64, n_embd=8, n_layer=1, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0
+    )
+    with pytest.warns(UserWarning, match=r"^Model has `tie_word_embeddings=True`"):
+        model = adapt(GPT2LMHeadModel(config), target_modules=["lm_head"])
+    message = (
+        "`lm_head` must not share its weight with `transformer.wte` to be exported: the adapter "
+        "would change one of the two. Leave it out of `target_modules`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        export_lora(model, tmp_path)
+
+
+def test_multihead_attention_is_refused(tmp_path):
+    # plain PEFT would give its projections in and out one rank for both
+    attention = nn.ModuleDict({"attn": nn.MultiheadAttention(8, 2)})
+    message = (
+        "`attn` must be a linear layer to be exported, got a MultiheadAttention. "
+        "Use `merge`, or leave it out of `target_modules`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        export_lora(adapt(attention, target_modules=["attn"]), tmp_path)
 
 
 def test_nothing_is_written_for_a_refused_model(tmp_path):
@@ -355,11 +455,14 @@ ours = sorted(name for name in sys.modules if name.startswith("sorakit"))
 CASES: dict[str, dict[str, Any]] = {
     "some_rank_0": {"kind": "bert", "ranks": [3, 0, 1, 4]},
     "nothing_pruned": {"kind": "bert", "ranks": [4]},
+    # PEFT condenses lists of 20 targets or more into endings
+    "many_targets": {"kind": "bert", "layers": 5, "ranks": [3, 4, 4, 0, 1]},
     "all_zero": {"kind": "bert", "ranks": [0], "head": True},
     "all_zero_without_head": {"kind": "bert", "ranks": [0]},
     "trained_head": {"kind": "bert", "ranks": [2, 1], "head": True},
     "rank_stabilised": {"kind": "bert", "ranks": [2, 1], "options": {"use_rslora": True}},
     "uniform_rank": {"kind": "bert", "ranks": [3, 0, 1], "uniform": True},
+    "uniform_rank_all_zero": {"kind": "bert", "ranks": [0], "uniform": True},
     "gpt2": {
         "kind": "gpt2",
         "ranks": [3, 0, 1],
@@ -375,7 +478,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def build(kind: str) -> nn.Module:
+def build(kind: str, *, layers: int = 2) -> nn.Module:
     torch.manual_seed(1)
     if kind == "gpt2":
         return tiny_gpt2()
@@ -384,7 +487,7 @@ def build(kind: str) -> nn.Module:
     config = BertConfig(
         vocab_size=64,
         hidden_size=8,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=16,
         max_position_embeddings=32,
@@ -402,7 +505,7 @@ def loaded_without_sorakit(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = root / name
         (folder / "base").mkdir(parents=True)
         kind = case["kind"]
-        base = build(kind)
+        base = build(kind, layers=case.get("layers", 2))
         if kind != "clash":
             base.config.save_pretrained(folder / "base")  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]  # a PreTrainedModel
         state = {key: value.clone() for key, value in base.state_dict().items()}
