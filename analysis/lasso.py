@@ -111,7 +111,10 @@ def draw_agreement(ax: Axes, path: pd.DataFrame, levels: pd.DataFrame) -> None:
     ax.set_ylim(0, 10 * DIFFERENCE_BOUND)
     ax.set_yticks([0, 1e-15, 1e-10, 1e-5])
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.legend(loc="center", bbox_to_anchor=(0.5, 0.48), ncols=2, handletextpad=0.2)
+    # Above the panel: among the points its markers would pass for data.
+    ax.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 0.96), ncols=2, handletextpad=0.2, borderpad=0
+    )
     ax.set_xlabel(r"$\lambda = \xi / \eta$")
     ax.set_ylabel("Error")
 
@@ -119,7 +122,7 @@ def draw_agreement(ax: Axes, path: pd.DataFrame, levels: pd.DataFrame) -> None:
 def lasso_figure(path: pd.DataFrame, levels: pd.DataFrame) -> Figure:
     """Return the path above, and how far both solutions are from each other below."""
     with mpl.rc_context(style.RC):
-        figure = Figure(figsize=(style.COLUMN_WIDTH, 3.1))
+        figure = Figure(figsize=(style.COLUMN_WIDTH, 3.3))
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.9, 1])
         draw_path(upper, path)
         draw_agreement(lower, path, levels)

@@ -60,14 +60,14 @@ class LassoConfig:
     true_gates: int = 6
     noise: float = 0.3
     num_lambdas: int = 20
-    smallest: float = 0.05
-    steps: int = 400
+    smallest: float = 0.08
+    steps: int = 220
     seed: int = 0
 
 
 SMALL = LassoConfig()
 """Converges in seconds: the default test."""
-LARGE = LassoConfig(true_gates=10, num_lambdas=24, smallest=0.02, steps=3000)
+LARGE = LassoConfig(true_gates=10, num_lambdas=24, smallest=0.02, steps=1000)
 """The figure: more noise and smaller lambdas, so more gates are alive, and slower to settle."""
 
 
@@ -265,8 +265,8 @@ def sorakit_path(problem: LassoProblem) -> list[Level]:
     scheduler = XiScheduler(
         xi=XiConfig(start=start, spacing="list", levels=xis, num_stages=len(xis)),
         dense=DenseConfig(max_epochs=1),
-        stage=StageConfig(epochs=problem.config.steps),
-        warmup_epochs=0,
+        stage=StageConfig(epochs=float(problem.config.steps)),
+        warmup_epochs=0.0,
         has_gates=True,
         seed=0,
         on_stage_end=[record],
