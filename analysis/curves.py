@@ -137,6 +137,38 @@ def count_spacing(counts: Iterable[int], dense: int) -> CountSpacing:
     )
 
 
+def area_under_curve(path: pd.DataFrame, column: str, *, down_to: float = 0.01) -> float:
+    """Return the mean of `column` over log10 of non-zero parameters, from dense to a share of it.
+
+    Points with one count are averaged, neighbours are joined by straight lines (trapezoids).
+
+    Args:
+        path: Stages of one run, the dense one among them.
+        column: Column of `path`, for example memorization_gain_retained.
+        down_to: Lower end, as a share of the dense count, in (0, 1).
+
+    Returns:
+        1 for gain retained means that nothing is lost down to there; NaN where the run does not
+        reach that far, has no dense stage, or a value is missing: nothing is extrapolated.
+
+    Raises:
+        ValueError: If `down_to` is out of range.
+    """
+    if not 0 < down_to < 1:
+        raise ValueError(f"`down_to` must be in (0, 1), got {down_to}.")
+    dense = path.loc[path["stage"] == 0, "num_nonzero_params"]
+    points = path[path["num_nonzero_params"] > 0]
+    means = points.groupby("num_nonzero_params")[column].agg(lambda v: v.mean(skipna=False))
+    if dense.empty or means.isna().any() or means.index.min() > down_to * dense.iloc[0]:
+        return float("nan")
+    x = np.log10(means.index.to_numpy(dtype=float))
+    high = float(np.log10(dense.iloc[0]))
+    low = high + float(np.log10(down_to))
+    grid = np.union1d(x[(x > low) & (x < high)], [low, high])
+    values = np.interp(grid, x, means.to_numpy(dtype=float))
+    return float(np.trapezoid(values, grid) / (high - low))
+
+
 def _one_a_seed(rows: pd.DataFrame, role: str) -> pd.DataFrame:
     distinct = rows.drop_duplicates([*SEED_KEYS, *SCORES])
     ambiguous = distinct[distinct.duplicated(SEED_KEYS, keep=False)]

@@ -285,7 +285,8 @@ class StageConfig:
     shrink_only: gates shrink by xi a step, nothing is trained. hard_mask_no_retrain,
     hard_mask_retrain: the weakest ranks are cut, without or with training. random_mask: ranks cut
     at random, then trained. Null models: random_gradient (gates move by noise), shuffled_labels
-    (training labels permuted from the start). The masks need `xi.spacing` target."""
+    (training labels permuted from the start). The masks need `xi.spacing` target; from_scratch
+    needs another."""
     kkt_examples: int = -1
     """Memorization examples for the KKT residual of every stage record; -1 takes all of them, 0
     leaves it out."""
@@ -404,6 +405,11 @@ class RunConfig:
                     "`stage.until` must be length when `xi.spacing` is target, got 'stationary'. "
                     "A target ends its stages itself."
                 )
+        if self.stage.control == "from_scratch" and self.xi.spacing == "target":
+            raise ValueError(
+                "`xi.spacing` must not be target when `stage.control` is from_scratch, got "
+                "'target'. Every level is trained at one xi: give levels."
+            )
         if self.stage.control in MASK_CONTROLS and self.xi.spacing != "target":
             raise ValueError(
                 f"`xi.spacing` must be target when `stage.control` is {self.stage.control}, got "

@@ -186,6 +186,11 @@ COMBINATIONS: list[tuple[dict[str, Any], str]] = [
         {"gates": GatesConfig(scale="unit"), "stage": StageConfig(epochs=20.0, until="stationary")},
         "`stage.max_epochs` must be >= stage.epochs = 20.0, got 10.0.",
     ),
+    (
+        {"stage": StageConfig(control="from_scratch"), "xi": XiConfig(spacing="target")},
+        "`xi.spacing` must not be target when `stage.control` is from_scratch, got 'target'. "
+        "Every level is trained at one xi: give levels.",
+    ),
     *(
         (
             {"stage": StageConfig(control=control), "xi": XiConfig(spacing="geometric")},
