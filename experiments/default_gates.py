@@ -1,7 +1,8 @@
 """Which step size and scale should gates have? The sweep behind the defaults of `gates`.
 
 gate_lr {0.1, 0.3, 1, 3} x scale {free, unit} x {pydoc_topic, pydoc_order} x 3 seeds on the embedded
-encoder, with the floor of every task and seed; then `--finalists` on MRPC with all-MiniLM-L6-v2.
+encoder, with the floor of every task and seed; then the two largest steps in unit scale with a
+running average of the gate gradient.
 Runs that are complete are not repeated; records without weights go to
 `experiments/results/default_gates`. `python -m experiments.default_gates_table` makes the table.
 """
@@ -53,6 +54,10 @@ def grid() -> list[RunConfig]:
             point(task=task, seed=seed, gate_lr=gate_lr, scale=scale)
             for gate_lr, scale, task in product(STEP_SIZES, SCALES, TASKS)
         ]
+    runs += [
+        point(task=task, seed=seed, gate_lr=gate_lr, scale="unit", averaging=0.9)
+        for seed, gate_lr, task in product(SEEDS, (1.0, 3.0), TASKS)
+    ]
     return runs
 
 
