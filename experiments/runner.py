@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sorakit.config import RunConfig
+from sorakit.config import NULL_MODELS, RunConfig
 from sorakit.records import (
     ADAPTERS_DIR,
     CHECKPOINTS_DIR,
@@ -22,12 +22,13 @@ from sorakit.records import (
     config_to_dict,
     is_run_folder,
     load_run,
+    read_status,
     run_id,
     run_path,
     stage_name,
 )
 from sorakit.training.checkpoint import DENSE_CHECKPOINT
-from sorakit.training.run import run
+from sorakit.training.run import check_run_folder, run
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -45,12 +46,35 @@ def run_all(configs: Iterable[RunConfig], *, workers: int = 1) -> list[Path]:
         workers: Processes; with more than one, give each run `trainer.num_threads` 1 for every
             core, or they take the cores from each other.
     """
+    configs = list(configs)
     if workers == 1:
         return [run(config).path for config in configs]
+    with _pool(workers) as pool:
+        list(pool.map(_run_path, [config for config in configs if not _is_complete(config)]))
+    return [run_path(config) for config in configs]
+
+
+def fork_all(forks: Iterable[tuple[Path, RunConfig]], *, workers: int = 1) -> list[Path]:
+    """Run every (source, configuration) as `run_after_dense` does; return the run folders."""
+    forks = list(forks)
+    if workers == 1:
+        return [run_after_dense(source, config) for source, config in forks]
+    waiting = [fork for fork in forks if not _is_complete(fork[1])]
+    with _pool(workers) as pool:
+        list(pool.map(run_after_dense, *zip(*waiting, strict=True)) if waiting else ())
+    return [run_path(config) for _, config in forks]
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
     # A fresh process a run: a process forked after torch has started threads can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
-        return list(pool.map(_run_path, configs))
+    return ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1)
+
+
+def _is_complete(config: RunConfig) -> bool:
+    path = run_path(config)
+    check_run_folder(path, config)
+    return is_run_folder(path) and read_status(path)["state"] == "completed"
 
 
 def _run_path(config: RunConfig) -> Path:
@@ -63,7 +87,8 @@ def run_after_dense(source: Path, config: RunConfig) -> Path:
     Args:
         source: Run folder with the checkpoint of its dense stage.
         config: May differ from the source only in what comes after the dense stage: the levels
-            and `stage.epochs`, `stage.control` and `stage.kkt_examples`.
+            and the `stage` section, without `stage.lr_factor` and the null models, which differ
+            from the first step on.
 
     Raises:
         ValueError: If the dense stages are not the same.
@@ -111,4 +136,9 @@ def keep_records(paths: Iterable[Path], results: Path) -> None:
 def _before_sparsifying(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that decides the dense stage."""
     later = {"out_dir": None, "xi": {"start": config["xi"]["start"]}}
-    return {**config, **later, "stage": {"lr_factor": config["stage"]["lr_factor"]}}
+    control = config["stage"]["control"]
+    stage = {
+        "lr_factor": config["stage"]["lr_factor"],
+        "null_model": control if control in NULL_MODELS else None,
+    }
+    return {**config, **later, "stage": stage}

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Raised whenever the same configuration would give other numbers; part of every run id."""
 
 TaskMetric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
@@ -25,6 +25,8 @@ StageControl = Literal[
 ]
 MASK_CONTROLS = ("hard_mask_no_retrain", "hard_mask_retrain", "random_mask")
 """Controls that set the number of parameters, and not xi."""
+NULL_MODELS = ("random_gradient", "shuffled_labels")
+"""Controls that differ from Algorithm 1 from the first step on; the others share its dense stage."""
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 
 
@@ -138,23 +140,31 @@ class GatesConfig:
     """sgd: proximal SGD, Eq. 10 as printed. adamw: AdamW, then a constant threshold. adamw_metric:
     AdamW, then the threshold in AdamW's metric. released: the authors' released operator (dead zone
     up to 2 xi)."""
-    scale: GateScale = "free"
-    """free: A and B as they are. unit: rows of A and columns of B kept at norm 1, their size
-    carried by the gate."""
+    scale: GateScale = "unit"
+    """unit: rows of A and columns of B kept at norm 1, their size carried by the gate. free: A and
+    B as they are. Why unit, and the step size: docs/method.md."""
     gate_lr: float = 1.0
     """Step size eta of the gates, constant; lambda = xi / gate_lr."""
-    averaging: float = 0.0
+    averaging: float | None = None
     """sgd only: weight of the past in a running average of the gate gradient, which then moves the
-    gates; 0 is the minibatch gradient. In [0, 1)."""
+    gates; 0 is the minibatch gradient. In [0, 1). null: 0.9 for sgd, 0 for the others."""
 
     def __post_init__(self) -> None:
         _require(_is_positive(self.gate_lr), "gates.gate_lr", "> 0", self.gate_lr)
-        _require(0 <= self.averaging < 1, "gates.averaging", "in [0, 1)", self.averaging)
-        if self.averaging > 0 and self.update != "sgd":
+        weight = self.gradient_averaging
+        _require(0 <= weight < 1, "gates.averaging", "in [0, 1)", weight)
+        if weight > 0 and self.update != "sgd":
             raise ValueError(
                 f"`gates.averaging` must be 0 unless `gates.update` is sgd, got {self.averaging}. "
                 "The other updates average the gradient themselves."
             )
+
+    @property
+    def gradient_averaging(self) -> float:
+        """`averaging`, or what null stands for."""
+        if self.averaging is not None:
+            return self.averaging
+        return 0.9 if self.update == "sgd" else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,7 +395,7 @@ class RunConfig:
         if self.gates.update == "released" and self.gates.scale != "free":
             raise ValueError(
                 "`gates.scale` must be free when `gates.update` is released, got "
-                f"{self.gates.scale!r}."
+                f"{self.gates.scale!r}. Set it."
             )
         if self.stage.until == "stationary" or self.xi.spacing == "target":
             _require(

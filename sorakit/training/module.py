@@ -132,7 +132,7 @@ class AdaptationModule(pl.LightningModule):
                 "lr": self._gates.gate_lr,
                 "xi": self._xi,
                 "gate_update": self._gates.update,
-                "averaging": self._gates.averaging,
+                "averaging": self._gates.gradient_averaging,
             }
             if self._gates.update == "released":
                 group["eps"] = RELEASED_EPS

@@ -176,7 +176,7 @@ def test_kkt_residual_of_one_batch_has_no_standard_error(hub):
 @pytest.mark.parametrize("update", ["adamw", "adamw_metric", "released"])
 def test_every_update_runs(update, hub):
     sections = {
-        "gates": {"update": update, "gate_lr": 0.01},
+        "gates": {"update": update, "gate_lr": 0.01, "scale": "free"},
         "dense": {"max_epochs": 1},
     }
     config = tiny_run(hub, out_dir=update, levels=(0.001, 0.002), sections=sections)

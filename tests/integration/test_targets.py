@@ -44,12 +44,12 @@ def distinct(stages: pd.DataFrame) -> list[int]:
 @pytest.mark.parametrize(
     "gates",
     [
-        {},
+        {"scale": "free"},
         {"scale": "unit", "gate_lr": 0.3},
-        {"averaging": 0.9},
+        {"averaging": 0.0},
         {"update": "adamw", "gate_lr": 0.01},
         {"update": "adamw_metric", "gate_lr": 0.01},
-        {"update": "released", "gate_lr": 0.01},
+        {"update": "released", "gate_lr": 0.01, "scale": "free"},
     ],
     ids=lambda g: "-".join(map(str, g.values())) or "sgd",
 )

@@ -158,7 +158,7 @@ def test_seed_is_a_positive_31_bit_number(seed):
 
 
 def test_released_update_needs_free_scale():
-    message = "`gates.scale` must be free when `gates.update` is released, got 'unit'."
+    message = "`gates.scale` must be free when `gates.update` is released, got 'unit'. Set it."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         RunConfig(gates=GatesConfig(update="released", scale="unit"))
 
@@ -206,6 +206,15 @@ COMBINATIONS: list[tuple[dict[str, Any], str]] = [
 def test_sections_that_do_not_fit_are_refused(sections, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         RunConfig(**{"gates": GatesConfig(scale="free"), **sections})
+
+
+@pytest.mark.parametrize(("update", "weight"), [("sgd", 0.9), ("adamw", 0.0), ("released", 0.0)])
+def test_only_sgd_averages_by_default(update, weight):
+    assert GatesConfig(update=update).gradient_averaging == weight
+
+
+def test_averaging_that_is_set_is_used():
+    assert GatesConfig(averaging=0.0).gradient_averaging == 0.0
 
 
 @pytest.mark.parametrize("section", [RunConfig, *SECTIONS.values()])

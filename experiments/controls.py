@@ -1,0 +1,78 @@
+"""Algorithm 1 beside every control and null model, on one embedded task.
+
+For every seed: the path by target; the floor; the null models `random_gradient` and
+`shuffled_labels`; and, forked from the path's dense stage (bit for bit their own), `hold_dense`,
+`shrink_only`, `hard_mask_no_retrain`, `hard_mask_retrain`, `random_mask` and `from_scratch`. The
+stages of the controls are as long as those of the path on average, so that both train as many
+steps. Runs that are complete are not repeated; records without weights go to
+`experiments/results/controls`.
+`python -m experiments.controls_table` makes the table and the figure.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from experiments.runner import RESULTS, below, fork_all, keep_records, run_all
+from sorakit.cli import parse_run_config
+from sorakit.config import NULL_MODELS, RunConfig, StageControl, XiConfig
+from sorakit.records import load_run, run_path
+
+CONFIG = Path(__file__).parent / "default_gates.yaml"
+FORKS: tuple[StageControl, ...] = (
+    "hold_dense",
+    "random_mask",
+    "hard_mask_retrain",
+    "hard_mask_no_retrain",
+    "shrink_only",
+    "from_scratch",
+)
+SCRATCH_LEVELS = [0.02, 0.045, 0.1, 0.2]
+"""xi of `from_scratch`: every level costs a whole dense stage, so there are four."""
+
+
+def path_config(task: str, seed: int) -> RunConfig:
+    """Return the path of Algorithm 1 with the default gates."""
+    options = [f"--task.name={task}", f"--seed={seed}", "--xi.first=5e-3"]
+    return parse_run_config([f"--config={CONFIG}", *options])
+
+
+def control_config(path: RunConfig, control: StageControl, *, epochs: float) -> RunConfig:
+    """Return `path` under a control whose stages are `epochs` long."""
+    xi = path.xi
+    if control == "from_scratch":
+        xi = XiConfig(start=xi.start, spacing="list", levels=SCRATCH_LEVELS, num_stages=4)
+    return replace(path, xi=xi, stage=replace(path.stage, control=control, epochs=epochs))
+
+
+def main() -> None:
+    """Run everything."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", default="pydoc_order")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--out", type=Path, default=Path("runs/controls"))
+    args = parser.parse_args()
+    paths = [below(args.out, path_config(args.task, seed)) for seed in range(args.seeds)]
+    alone = [replace(path, method=replace(path.method, name="head_only")) for path in paths]
+    alone += [
+        replace(path, stage=replace(path.stage, control=control))
+        for control in NULL_MODELS
+        for path in paths
+    ]
+    done = run_all([*paths, *(below(args.out, c) for c in alone)], workers=args.workers)
+    forks = []
+    for control in FORKS:
+        for path in paths:
+            stages = load_run(run_path(path)).stages
+            epochs = round(float(stages["epochs"][1:].mean()), 3)
+            config = below(args.out, control_config(path, control, epochs=epochs))
+            forks.append((run_path(path), config))
+    done += fork_all(forks, workers=args.workers)
+    keep_records(done, RESULTS / "controls")
+
+
+if __name__ == "__main__":
+    main()
