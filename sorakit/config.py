@@ -26,7 +26,7 @@ StageControl = Literal[
 MASK_CONTROLS = ("hard_mask_no_retrain", "hard_mask_retrain", "random_mask")
 """Controls that set the number of parameters, and not xi."""
 NULL_MODELS = ("random_gradient", "shuffled_labels")
-"""Controls that differ from Algorithm 1 from the first step on; the others share its dense stage."""
+"""Controls that differ from Algorithm 1 from the first step on, not only after the dense stage."""
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 
 
