@@ -36,6 +36,7 @@ one of three things:
   path        SoRA with rising threshold: the curve
   floor       method.name=head_only: what the task head reaches with no adapter at all
   hold_dense  stage.control=hold_dense: as much training as the path, nothing pruned
+  another control, by its name: it is loaded and frozen, and not drawn as a curve
 A path is matched with the floor and the control of the same task, backbone, setting and seed.
 Runs that cannot be used are listed with the reason."""
 
@@ -136,7 +137,8 @@ def _write(console: Console, verb: str, runs: RunSet, out: Path) -> None:
 
 def _print_runs(console: Console, runs: RunSet) -> None:
     counts = runs.runs["role"].value_counts()
-    roles = ", ".join(f"{counts.get(role, 0)} {role}" for role in (PATH, FLOOR, HOLD_DENSE))
+    others = sorted(set(counts.index) - {PATH, FLOOR, HOLD_DENSE})
+    roles = ", ".join(f"{counts.get(r, 0)} {r}" for r in (PATH, FLOOR, HOLD_DENSE, *others))
     console.print(f"{len(runs.runs)} runs used ({roles}), {len(runs.excluded)} left out")
     for path, reason in runs.excluded:
         console.print(f"  left out {path}: {reason}")

@@ -137,6 +137,17 @@ def count_spacing(counts: Iterable[int], dense: int) -> CountSpacing:
     )
 
 
+def flickering_stages(path: pd.DataFrame, *, share: float = 0.05) -> tuple[int, int]:
+    """Return how many sparsifying stages of one run ended unsettled, and how many there are.
+
+    Unsettled: more than `share` of the gates that were ever alive at a stage's end changed their
+    zero status in its last pass. A gate that died there counts as much as one that came and went.
+    """
+    sparse = path[path["stage"] > 0]
+    unsettled = sparse["gates_flickering"] > share * path["num_nonzero_gates"].max()
+    return int(unsettled.sum()), len(sparse)
+
+
 def area_under_curve(path: pd.DataFrame, column: str, *, down_to: float = 0.01) -> float:
     """Return the mean of `column` over log10 of non-zero parameters, from dense to a share of it.
 

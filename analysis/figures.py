@@ -17,7 +17,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from analysis import style
-from analysis.curves import SCORES, floor_scores, hold_dense_scores, sparsest_keeping
+from analysis.curves import (
+    SCORES,
+    flickering_stages,
+    floor_scores,
+    hold_dense_scores,
+    sparsest_keeping,
+)
 from analysis.load import DATASET_KEYS, DEFAULT_SETTING, FLOOR, PATH, require_path_run
 
 MAX_COLUMNS = 3
@@ -82,6 +88,7 @@ def draw_curve(ax: Axes, stages: pd.DataFrame) -> None:
                 zorder=3,
             )
     _draw_references(ax, stages, seeds=paths["seed"].unique().tolist())
+    _note_flickering(ax, paths)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     ax.set_xlabel("Non-zero adapter parameters")
     ax.set_ylabel(_metric_label(str(paths["metric"].iloc[0])))
@@ -309,6 +316,24 @@ def _draw_references(ax: Axes, stages: pd.DataFrame, seeds: Sequence[int]) -> No
             va="bottom",
             fontsize=6,
             color=style.GREY,
+        )
+
+
+def _note_flickering(ax: Axes, paths: pd.DataFrame) -> None:
+    """Say how many points are snapshots of gates that had not settled."""
+    counts = [flickering_stages(run) for _, run in paths.groupby("run_id")]
+    unsettled, total = (sum(column) for column in zip(*counts, strict=True))
+    if unsettled:
+        ax.text(
+            0.98,
+            1.0,
+            f"> 5 % of gates flicker: {unsettled} of {total} stages",
+            transform=ax.transAxes,
+            ha="right",
+            va="bottom",
+            fontsize=5.5,
+            color=style.GREY,
+            gid="flickering",
         )
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import yaml
 
-from sorakit.config import BackboneConfig, TaskConfig
+from sorakit.config import BackboneConfig, StageControl, TaskConfig
 from sorakit.records import (
     STAGES_FILE,
     STATUS_FILE,
@@ -184,10 +184,9 @@ def _identity(run: Run) -> dict[str, Any]:
 def _role(method: str, control: str) -> str:
     if method == "head_only":
         return FLOOR
-    roles = {("sora", "none"): PATH, ("sora", "hold_dense"): HOLD_DENSE}
-    if (method, control) not in roles:
+    if method != "sora" or control not in get_args(StageControl):
         raise ValueError(f"method {method!r} with control {control!r} has no place in these tables")
-    return roles[method, control]
+    return PATH if control == "none" else control
 
 
 def _setting(config: dict[str, Any]) -> str:

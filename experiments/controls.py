@@ -4,7 +4,7 @@ For every seed: the path by target; the floor; the null models `random_gradient`
 `shuffled_labels`; and, forked from the path's dense stage (bit for bit their own), `hold_dense`,
 `shrink_only`, `hard_mask_no_retrain`, `hard_mask_retrain`, `random_mask` and `from_scratch`. The
 stages of the controls are as long as those of the path on average, so that both train as many
-steps. Runs that are complete are not repeated; records without weights go to
+steps. Runs that are complete are not repeated; records without weights and examples go to
 `experiments/results/controls`.
 `python -m experiments.controls_table` makes the table and the figure.
 """
@@ -71,7 +71,7 @@ def main() -> None:
             config = below(args.out, control_config(path, control, epochs=epochs))
             forks.append((run_path(path), config))
     done += fork_all(forks, workers=args.workers)
-    keep_records(done, RESULTS / "controls")
+    keep_records(done, RESULTS / "controls", examples=False)
 
 
 if __name__ == "__main__":

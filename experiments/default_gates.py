@@ -3,7 +3,7 @@
 gate_lr {0.1, 0.3, 1, 3} x scale {free, unit} x {pydoc_topic, pydoc_order} x 3 seeds on the embedded
 encoder, with the floor of every task and seed; then the two largest steps in unit scale with a
 running average of the gate gradient.
-Runs that are complete are not repeated; records without weights go to
+Runs that are complete are not repeated; records without weights and examples go to
 `experiments/results/default_gates`. `python -m experiments.default_gates_table` makes the table.
 """
 
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/default_gates"))
     args = parser.parse_args()
     paths = run_all([below(args.out, config) for config in grid()], workers=args.workers)
-    keep_records(paths, RESULTS / "default_gates")
+    keep_records(paths, RESULTS / "default_gates", examples=False)
 
 
 if __name__ == "__main__":

@@ -117,8 +117,13 @@ def run_after_dense(source: Path, config: RunConfig) -> Path:
     return run(config).path
 
 
-def keep_records(paths: Iterable[Path], results: Path) -> None:
+def keep_records(paths: Iterable[Path], results: Path, *, examples: bool = True) -> None:
     """Copy the records of completed runs, without weights, to `results/<run_id>`.
+
+    Args:
+        paths: Run folders.
+        results: Folder of the copies; what is there stays.
+        examples: Copy per-example results too, the largest file of a run.
 
     Raises:
         ValueError: If a run is not complete.
@@ -129,7 +134,9 @@ def keep_records(paths: Iterable[Path], results: Path) -> None:
             raise ValueError(f"`paths` must be completed runs, got {str(path)!r} ({loaded.state}).")
         target = results / loaded.run_id
         if not target.exists():
-            ignore = shutil.ignore_patterns(ADAPTERS_DIR, CHECKPOINTS_DIR, "*.part")
+            left_out = [ADAPTERS_DIR, CHECKPOINTS_DIR, "*.part"]
+            left_out += [] if examples else [EXAMPLES_FILE]
+            ignore = shutil.ignore_patterns(*left_out)
             shutil.copytree(path, target, ignore=ignore)
 
 

@@ -137,7 +137,7 @@ def test_no_usable_run_is_refused_with_every_reason(tmp_path: Path) -> None:
 
 def test_two_method_versions_are_noted(tmp_path: Path) -> None:
     write_run(tmp_path, seed=0)
-    write_run(tmp_path, seed=1, meta={"method_version": 2})
+    write_run(tmp_path, seed=1, meta={"method_version": 1})
     assert comparability_notes(load_runs([tmp_path]).runs) == [
         "The runs were made by method versions 1, 2, whose numbers differ for one configuration."
     ]
