@@ -396,10 +396,14 @@ class XiScheduler(pl.Callback):
 
 
 def _has_reached(optimizer: ProxAdamW, target: int) -> bool:
-    """Return whether the cheapest rank that is left would take the count below `target`."""
+    """Return whether the largest rank that is left would take the count below `target`.
+
+    Not the smallest one: a step keeps the strongest ranks that add up to the target, which can be a
+    small one and two large ones, of which no small one is to spare.
+    """
     costs = rank_costs(optimizer.matrices)
     live = torch.cat([m.gate.detach() for m in optimizer.matrices]) != 0
-    return bool(costs[live].sum() - costs[live].min() < target) if bool(live.any()) else True
+    return bool(costs[live].sum() - costs[live].max() < target) if bool(live.any()) else True
 
 
 def _optimizer(trainer: pl.Trainer) -> ProxAdamW:

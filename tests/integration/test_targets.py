@@ -7,11 +7,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from sorakit.config import RunConfig
+from sorakit.method.optimizer import ProxAdamW
+from sorakit.method.tuner import AdaptedMatrix
 from sorakit.records import load_run
 from sorakit.training.run import run
-from sorakit.training.xi_scheduler import XiScheduler
+from sorakit.training.xi_scheduler import XiScheduler, _has_reached
 from tests.integration.test_run import Killed, assert_same_run, kill_at_step
 from tests.support.tiny_hub import tiny_run, write_model, write_task
 
@@ -77,6 +80,24 @@ def test_gates_that_are_all_alike_do_not_die_together(hub):
     # free gates at 1 with small steps: with levels of xi they would all die in one stage
     config = target_run(hub, "cliff", method={"gate_init": "ones"}, gates={"gate_lr": 0.05})
     assert len(distinct(stages_of(config))) >= 6
+
+
+def test_target_that_only_large_ranks_can_meet_is_met():
+    # the strongest ranks that add up to 1,747: 384 and twice 960; without the small one 1,920 stay
+    def matrix(name: str, d_in: int, d_out: int, gate: list[float]) -> AdaptedMatrix:
+        return AdaptedMatrix(
+            name=name,
+            lora_A=torch.nn.Parameter(torch.ones(len(gate), d_in)),
+            lora_B=torch.nn.Parameter(torch.ones(d_out, len(gate))),
+            gate=torch.nn.Parameter(torch.tensor(gate)),
+            scaling=1.0,
+        )
+
+    matrices = [matrix("small", 192, 192, [3.0, 0.0]), matrix("large", 192, 768, [2.0, 1.0, 0.0])]
+    group = {"params": [m.gate for m in matrices], "xi": 0.1}
+    optimizer = ProxAdamW([group], matrices=matrices, lr=0.1)
+    assert _has_reached(optimizer, 1747)
+    assert not _has_reached(optimizer, 1344)
 
 
 @pytest.mark.parametrize("budget", [1024, 640, 320])

@@ -139,7 +139,7 @@ def test_two_method_versions_are_noted(tmp_path: Path) -> None:
     write_run(tmp_path, seed=0)
     write_run(tmp_path, seed=1, meta={"method_version": 1})
     assert comparability_notes(load_runs([tmp_path]).runs) == [
-        "The runs were made by method versions 1, 2, whose numbers differ for one configuration."
+        "The runs were made by method versions 1, 3, whose numbers differ for one configuration."
     ]
 
 

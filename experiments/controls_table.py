@@ -1,0 +1,85 @@
+"""The table of the controls: `python -m experiments.controls_table`.
+
+One row a schedule: memorization / generalization at shares of the dense number of parameters, on
+straight lines between the stages in log10, mean over seeds ± standard deviation; then, for every
+control, its difference to the path of the same seed.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.curves import SCORES
+from analysis.load import FLOOR, HOLD_DENSE, PATH, load_runs
+from experiments.runner import RESULTS
+
+SHARES = (0.5, 0.2, 0.05, 0.01)
+
+
+def scores_at_shares(run: pd.DataFrame) -> dict[tuple[str, float], float]:
+    """Return (score, share of the dense count) -> score; NaN outside of what was measured."""
+    points = run[run["num_nonzero_params"] > 0].groupby("num_nonzero_params")[SCORES].mean()
+    x = np.log10(points.index.to_numpy(dtype=float))
+    dense = np.log10(float(run["num_adapter_params"].max()))
+    return {
+        (score, share): float(
+            np.interp(dense + np.log10(share), x, points[score], left=np.nan, right=np.nan)
+        )
+        for score in SCORES
+        for share in SHARES
+    }
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """Return one row a (role, seed) and one column a (score, share)."""
+    stages = load_runs([folder]).stages
+    rows = {}
+    for (role, seed, _), run in stages.groupby(["role", "seed", "run_id"]):
+        if role in (FLOOR, HOLD_DENSE):  # no curve: the last score at every share
+            last = run.sort_values("stage").iloc[-1]
+            rows[role, seed] = {(score, s): last[score] for score in SCORES for s in SHARES}
+        else:
+            rows[role, seed] = scores_at_shares(run)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["role", "seed"])
+
+
+def markdown(scores: pd.DataFrame) -> str:
+    """Return the table, and the paired differences to the path, as Markdown."""
+    roles = [PATH, *sorted(set(scores.index.get_level_values("role")) - {PATH})]
+    head = "| schedule | seeds |" + "".join(f" {share:.0%} of dense |" for share in SHARES)
+    lines = [head, "|" + "---|" * (2 + len(SHARES))]
+    lines += [_row(role, scores.loc[role]) for role in roles]
+    lines += ["", "Path minus control, same seed:", "", *lines[:2]]
+    for role in roles[1:]:
+        difference = (scores.loc[PATH] - scores.loc[role]).dropna(how="all")
+        lines.append(_row(role, difference, sign="+"))
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, scores: pd.DataFrame, *, sign: str = "") -> str:
+    cells = [
+        " / ".join(
+            f"{scores[score, share].mean():{sign}.3f} ± {scores[score, share].std():.3f}"
+            for score in SCORES
+        )
+        for share in SHARES
+    ]
+    return f"| {name} | {len(scores)} | " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Print the table, and write it beside the records."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="?", type=Path, default=RESULTS / "controls")
+    args = parser.parse_args()
+    text = markdown(table(args.runs))
+    (args.runs / "table.md").write_text(text, "utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
