@@ -97,18 +97,24 @@ SORA = {
     "sgd_unit": Variant(update="sgd", scale="unit", gate_lr=0.1, first=0.035),
     "adamw_metric_unit": Variant(update="adamw_metric", scale="unit", gate_lr=3e-3, first=0.035),
     "adamw_unit": Variant(update="adamw", scale="unit", gate_lr=3e-3, first=0.5),
-    "sgd_free": Variant(update="sgd", scale="free", gate_lr=0.02, first=0.035),
+    "sgd_unit_batch256": Variant(
+        update="sgd", scale="unit", gate_lr=0.1, first=0.035, batch_size=256
+    ),
+    "sgd_free": Variant(update="sgd", scale="free", gate_lr=0.02, first=0.05),
     "adamw_metric_free": Variant(
         update="adamw_metric", scale="free", gate_lr=3e-3, first=0.035, ratio=1.5
     ),
-    "adamw_free": Variant(update="adamw", scale="free", gate_lr=3e-3, first=0.5),
-    "released_free": Variant(update="released", scale="free", gate_lr=3e-3, first=0.5),
+    "adamw_free": Variant(update="adamw", scale="free", gate_lr=3e-3, first=1.0, ratio=1.12),
+    "released_free": Variant(update="released", scale="free", gate_lr=3e-3, first=1.0, ratio=1.12),
 }
 OTHERS = ("adalora", "lora_svd", "lora_magnitude")
 METHODS = (*SORA, *OTHERS)
 TEACHERS = ("mixed", "null", "transformer")
 TRANSFORMER_METHODS = ("sgd_unit", "adamw_metric_unit", "lora_svd")
-TRANSFORMER_FIRST = 0.01
+TRANSFORMER_FIRST = 0.05  # lambda; its loss is a sum over tokens too
+TRANSFORMER_STEPS = {"dense_steps": 600, "stage_steps": 100}
+TRANSFORMER_LORA_STEPS = 1000
+NULL_RANKS = (0,) * len(PlantedConfig().ranks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +127,7 @@ class Point:
         standard_error: Of that mean, over held-out examples.
         gates: Ranks kept in every matrix.
         ranks: Numerical rank of every update.
+        nuclear_norm: Sum of the singular values of all updates.
         largest_product: Largest `|A_i| |B_i|` of SoRA; 1 with unit scale.
     """
 
@@ -129,6 +136,7 @@ class Point:
     standard_error: float
     gates: list[int]
     ranks: list[int]
+    nuclear_norm: float
     largest_product: float | None = None
 
 
@@ -151,6 +159,7 @@ def measure(
         standard_error=float(losses.std() / len(losses) ** 0.5),
         gates=gates,
         ranks=[numerical_rank(update, RELATIVE_THRESHOLD * largest) for update in updates],
+        nuclear_norm=sum(float(torch.linalg.matrix_norm(u, "nuc")) for u in updates),
         largest_product=largest_product,
     )
 
@@ -239,7 +248,11 @@ class Batches(pl.LightningDataModule):
 
 
 def _loader(batches: list[Any]) -> DataLoader[Any]:
-    return DataLoader(batches, batch_size=None, generator=torch.Generator())  # pyright: ignore[reportArgumentType]  # a list has all that a map-style dataset needs
+    return DataLoader(
+        batches,  # pyright: ignore[reportArgumentType]  # a list has all that a map-style dataset needs
+        batch_size=None,
+        generator=torch.Generator(),
+    )
 
 
 def sora_path(
@@ -346,9 +359,7 @@ def _adalora(
         target_modules=list(planted.updates),
     )
     model = get_peft_model(base, config)  # pyright: ignore[reportArgumentType]  # any nn.Module
-    vectors = [
-        p for n, p in model.named_parameters() if ("lora_A" in n or "lora_B" in n)
-    ]
+    vectors = [p for n, p in model.named_parameters() if ("lora_A" in n or "lora_B" in n)]
     eye = torch.eye(R)
 
     def regularizer() -> Tensor:
@@ -385,8 +396,10 @@ def lora_paths(
     fit(model, train, steps=steps)
     layers = lora_layers(model)
     factors = [
-        (layer.lora_A["default"].get_parameter("weight"),
-         layer.lora_B["default"].get_parameter("weight"))
+        (
+            layer.lora_A["default"].get_parameter("weight"),
+            layer.lora_B["default"].get_parameter("weight"),
+        )
         for layer in layers
     ]
     trained = [(a.detach().clone(), b.detach().clone()) for a, b in factors]
@@ -447,3 +460,266 @@ def fit(
         if after_step is not None:
             after_step(step)  # before the gradients go: AdaLoRA's importance needs them
         optimizer.zero_grad()
+
+
+def make(teacher: str, seed: int) -> Planted:
+    """Return the task of a teacher."""
+    if teacher == "transformer":
+        return plant_transformer(PlantedTransformerConfig(), seed)
+    ranks = NULL_RANKS if teacher == "null" else PlantedConfig().ranks
+    return plant(PlantedConfig(ranks=ranks), seed)
+
+
+def run(method: str, teacher: str, seed: int) -> dict[str, list[Point]]:
+    """Return the path of a method; LoRA is trained once for both of its prunings."""
+    planted = make(teacher, seed)
+    is_full_batch = method not in SORA or SORA[method].batch_size == 0
+    is_compressed = is_full_batch and teacher != "transformer"
+    train = compress(planted.train) if is_compressed else planted.train
+    if method in SORA:
+        variant = SORA[method]
+        if teacher != "transformer":
+            return {method: sora_path(planted, train, variant, seed=seed)}
+        variant = replace(variant, first=TRANSFORMER_FIRST)
+        return {method: sora_path(planted, train, variant, seed=seed, **TRANSFORMER_STEPS)}
+    if method == "adalora":
+        points = adalora_path(planted, train, make_base=lambda: make(teacher, seed).base, seed=seed)
+        return {method: points}
+    steps = LORA_STEPS if teacher != "transformer" else TRANSFORMER_LORA_STEPS
+    return lora_paths(planted, train, seed=seed, steps=steps)
+
+
+def chosen(points: Sequence[Point]) -> int:
+    """Return the index of the point that the stated rule takes."""
+    return select_one_standard_error(
+        [point.loss for point in points],
+        [point.standard_error for point in points],
+        [sum(point.gates) for point in points],
+    )
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """Return the finished runs, their points as `Point`; none is an empty list."""
+    if not path.exists():
+        return []
+    runs = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [{**run, "points": [Point(**point) for point in run["points"]]} for run in runs]
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    """Add a finished run as one line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    points = [asdict(point) for point in record["points"]]
+    rounded = [
+        {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in point.items()}
+        for point in points
+    ]
+    with path.open("a", encoding="utf-8") as file:
+        line = json.dumps({**record, "points": rounded}, separators=(",", ":"))
+        file.write(line + "\n")
+
+
+def matrix_rows(runs: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return one row a (method, teacher, seed, matrix) at the chosen point."""
+    rows = []
+    for record in runs:
+        points: list[Point] = record["points"]
+        point = points[chosen(points)]
+        best = min(points, key=lambda p: p.loss)
+        for index, planted in enumerate(record["planted"]):
+            rows.append(
+                {
+                    **{key: record[key] for key in ("method", "teacher", "seed")},
+                    "matrix": index,
+                    "planted_rank": planted,
+                    "gate_count": point.gates[index],
+                    "numerical_rank": point.ranks[index],
+                    "level": point.level,
+                    "held_out_loss": point.loss,
+                    "best_loss": best.loss,
+                    "standard_error_of_best": best.standard_error,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def table(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the tables of all teachers as Markdown."""
+    parts = [_mixed_table(runs), _null_table(runs), _transformer_table(runs)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _by_method(
+    runs: Sequence[dict[str, Any]], teacher: str
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    for method in METHODS:
+        found = [r for r in runs if r["method"] == method and r["teacher"] == teacher]
+        if found:
+            yield method, found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _mixed_table(runs: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        "Mixed teacher, 30 planted ranks in 10 matrices of r = 16; shares of matrices, over seeds:",
+        "",
+        "| method | seeds | gates exact | within 1 | numerical rank exact | within 1 | too many / "
+        "too few a seed | total | best exact on the path | level | largest A B | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for method, records in _by_method(runs, "mixed"):
+        points = [r["points"][chosen(r["points"])] for r in records]
+        planted = [r["planted"] for r in records]
+        by_gates = [score(p.gates, t) for p, t in zip(points, planted, strict=True)]
+        by_rank = [score(p.ranks, t) for p, t in zip(points, planted, strict=True)]
+        oracle = [max(score(p.gates, r["planted"]).exact for p in r["points"]) for r in records]
+        products = [p.largest_product for p in points if p.largest_product is not None]
+        cells = [
+            method,
+            str(len(records)),
+            f"{_mean([s.exact for s in by_gates]):.2f}",
+            f"{_mean([s.within_one for s in by_gates]):.2f}",
+            f"{_mean([s.exact for s in by_rank]):.2f}",
+            f"{_mean([s.within_one for s in by_rank]):.2f}",
+            f"{_mean([s.surplus for s in by_gates]):.1f} / "
+            f"{_mean([s.deficit for s in by_gates]):.1f}",
+            _span([sum(p.gates) for p in points]),
+            f"{_mean(oracle):.2f}",
+            _span([p.level for p in points]),
+            _span(products) if products else "",
+            f"{_mean([r['seconds'] for r in records]):.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _null_table(runs: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        "Null teacher, nothing planted; total over 10 matrices at the chosen point:",
+        "",
+        "| method | seeds | gates | numerical rank |",
+        "|---|---|---|---|",
+    ]
+    for method, records in _by_method(runs, "null"):
+        points = [r["points"][chosen(r["points"])] for r in records]
+        gates, ranks = (_span([sum(v) for v in vs]) for vs in _gates_and_ranks(points))
+        lines.append(f"| {method} | {len(records)} | {gates} | {ranks} |")
+    return "\n".join(lines)
+
+
+def _transformer_table(runs: Sequence[dict[str, Any]]) -> str:
+    planted = (
+        sum(PlantedTransformerConfig().ranks_per_layer) * PlantedTransformerConfig().num_layers
+    )
+    lines = [
+        f"Transformer teacher, {planted} planted ranks in 12 matrices of r = 16; totals:",
+        "",
+        "| method | seeds | gates | numerical rank | gates of the point nearest to the planted |",
+        "|---|---|---|---|---|",
+    ]
+    for method, records in _by_method(runs, "transformer"):
+        points = [r["points"][chosen(r["points"])] for r in records]
+        gates, ranks = (_span([sum(v) for v in vs]) for vs in _gates_and_ranks(points))
+        totals = [[sum(p.gates) for p in r["points"]] for r in records]
+        nearest = [min(total, key=lambda t: abs(t - planted)) for total in totals]
+        lines.append(f"| {method} | {len(records)} | {gates} | {ranks} | {_span(nearest)} |")
+    return "\n".join(lines)
+
+
+def _gates_and_ranks(points: Sequence[Point]) -> tuple[list[list[int]], list[list[int]]]:
+    return [p.gates for p in points], [p.ranks for p in points]
+
+
+def jobs(options: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
+    """Yield (method, teacher, seed), seed by seed so that an early table compares all methods."""
+    for teacher in options.teachers:
+        methods = TRANSFORMER_METHODS if teacher == "transformer" else METHODS
+        for seed in options.seeds:
+            for method in methods:
+                variant = SORA.get(method)
+                if options.update and (variant is None or variant.update not in options.update):
+                    continue
+                if options.scale and (variant is None or variant.scale not in options.scale):
+                    continue
+                if method in options.methods:
+                    yield method, teacher, seed
+
+
+def parse() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        default=METHODS,
+        metavar="METHOD",
+        help=f"Any of {', '.join(METHODS)}.",
+    )
+    parser.add_argument(
+        "--update",
+        nargs="+",
+        choices=("sgd", "adamw", "adamw_metric", "released"),
+        help="Only SoRA variants with these gate updates.",
+    )
+    parser.add_argument(
+        "--scale",
+        nargs="+",
+        choices=("free", "unit"),
+        help="Only SoRA variants with these gate scales.",
+    )
+    parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=TEACHERS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--out", type=Path, default=FOLDER, help="Folder of rows and table.")
+    parser.add_argument("--table", action="store_true", help="Run nothing, make the table.")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what is missing and make the tables."""
+    options = parse()
+    warnings.filterwarnings("ignore")  # Lightning's and PEFT's advice for real trainings
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    path = options.out / "paths.jsonl"
+    done = {(r["method"], r["teacher"], r["seed"]) for r in load(path)}
+    todo = [] if options.table else [job for job in jobs(options) if job not in done]
+    for number, job in enumerate(todo, start=1):
+        if job in done:  # the other pruning of a LoRA that has just been trained
+            continue
+        method, teacher, seed = job
+        began = time.monotonic()
+        paths = run(method, teacher, seed)
+        seconds = time.monotonic() - began
+        for name, points in paths.items():
+            if (name, teacher, seed) in done:
+                continue
+            planted = list(make(teacher, seed).ranks)
+            record = {"method": name, "teacher": teacher, "seed": seed, "planted": planted}
+            append(path, {**record, "seconds": round(seconds, 1), "points": points})
+            done.add((name, teacher, seed))
+            point = points[chosen(points)]
+            print(
+                f"{number}/{len(todo)} {teacher} seed {seed} {name}: gates {point.gates}, ranks "
+                f"{point.ranks}, planted {planted}, {seconds:.0f} s",
+                flush=True,
+            )
+    runs = load(path)
+    text = table(runs)
+    (options.out / "table.md").write_text(text, encoding="utf-8")
+    matrix_rows(runs).to_csv(options.out / "matrices.csv", index=False, float_format="%.6g")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
