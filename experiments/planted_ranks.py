@@ -110,8 +110,9 @@ SORA = {
 OTHERS = ("adalora", "lora_svd", "lora_magnitude")
 METHODS = (*SORA, *OTHERS)
 TEACHERS = ("mixed", "null", "transformer")
-TRANSFORMER_METHODS = ("sgd_unit", "adamw_metric_unit", "lora_svd")
+TRANSFORMER_METHODS = ("sgd_unit", "adamw_metric_unit", "lora_svd", "lora_magnitude")
 TRANSFORMER_FIRST = 0.05  # lambda; its loss is a sum over tokens too
+TRANSFORMER_RATIO = 1.5
 TRANSFORMER_STEPS = {"dense_steps": 600, "stage_steps": 100}
 TRANSFORMER_LORA_STEPS = 1000
 NULL_RANKS = (0,) * len(PlantedConfig().ranks)
@@ -152,6 +153,7 @@ def measure(
     """Return the point of a model as it is."""
     with torch.no_grad():
         losses = example_losses(model(planted.held_out.inputs), planted.held_out.targets).double()
+    updates = [update.detach() for update in updates]
     largest = max(float(torch.linalg.matrix_norm(update, 2)) for update in updates)
     return Point(
         level=level,
@@ -279,7 +281,7 @@ def sora_path(
     torch.manual_seed(seed)
     config = SoraConfig(
         r=R,
-        lora_alpha=R,
+        lora_alpha=float(R),
         target_modules=list(planted.updates),
         gate_scale=variant.scale,
         gate_init="normal" if variant.update == "released" else "auto",
@@ -480,7 +482,7 @@ def run(method: str, teacher: str, seed: int) -> dict[str, list[Point]]:
         variant = SORA[method]
         if teacher != "transformer":
             return {method: sora_path(planted, train, variant, seed=seed)}
-        variant = replace(variant, first=TRANSFORMER_FIRST)
+        variant = replace(variant, first=TRANSFORMER_FIRST, ratio=TRANSFORMER_RATIO)
         return {method: sora_path(planted, train, variant, seed=seed, **TRANSFORMER_STEPS)}
     if method == "adalora":
         points = adalora_path(planted, train, make_base=lambda: make(teacher, seed).base, seed=seed)
