@@ -27,8 +27,9 @@ FORKS: tuple[StageControl, ...] = (
     "shrink_only",
     "from_scratch",
 )
-SCRATCH_LEVELS = [0.02, 0.045, 0.1, 0.2]
-"""xi of `from_scratch`: every level costs a whole dense stage, so there are four."""
+SCRATCH_LEVELS = [5e-4, 1e-3, 2e-3, 5e-3]
+"""xi of `from_scratch`: every level costs a whole dense stage, so there are four. At 0.02 no gate
+ever leaves zero: untrained directions see a gradient below lambda."""
 
 
 def path_config(task: str, seed: int) -> RunConfig:
