@@ -325,13 +325,13 @@ def _note_flickering(ax: Axes, paths: pd.DataFrame) -> None:
     unsettled, total = (sum(column) for column in zip(*counts, strict=True))
     if unsettled:
         ax.text(
-            0.98,
-            1.0,
-            f"> 5 % of gates flicker: {unsettled} of {total} stages",
+            0.5,
+            -0.42,  # below the label of the axis
+            f"> 5 % of gates flicker in {unsettled} of {total} stages",
             transform=ax.transAxes,
-            ha="right",
-            va="bottom",
-            fontsize=5.5,
+            ha="center",
+            va="top",
+            fontsize=6,
             color=style.GREY,
             gid="flickering",
         )

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from analysis.curves import (
+    area_under_curve,
     count_spacing,
+    flickering_stages,
     floor_scores,
     hold_dense_scores,
     sparsest_keeping,
@@ -204,3 +206,36 @@ def test_gain_of_a_run_read_from_disk(tmp_path: Path) -> None:
     table = with_gain_retained(load_runs([tmp_path]).stages)
     dense = table[(table["role"] == "path") & (table["stage"] == 0)].iloc[0]
     assert dense["generalization_gain_retained"] == 1.0
+
+
+# Area and flickering -------------------------------------------------------------------------
+
+LINE = curve([(1000, 1.0, 0.8), (100, 0.5, 0.4), (10, 0.0, 0.0)])
+
+
+def test_area_of_a_line_in_log_is_its_mean() -> None:
+    assert area_under_curve(LINE, "memorization") == pytest.approx(0.5)
+
+
+def test_area_ends_where_it_is_told() -> None:
+    assert area_under_curve(LINE, "memorization", down_to=0.1) == pytest.approx(0.75)
+
+
+def test_area_averages_points_with_one_count() -> None:
+    twice = curve([(1000, 1.0, 0.8), (100, 0.4, 0.4), (100, 0.6, 0.4), (10, 0.0, 0.0)])
+    assert area_under_curve(twice, "memorization") == pytest.approx(0.5)
+
+
+def test_area_is_not_extrapolated() -> None:
+    assert math.isnan(area_under_curve(LINE, "memorization", down_to=0.001))
+
+
+@pytest.mark.parametrize("down_to", [0.0, 1.0, -1.0])
+def test_area_needs_a_share(down_to: float) -> None:
+    with pytest.raises(ValueError, match=rf"^`down_to` must be in \(0, 1\), got {down_to}\.$"):
+        area_under_curve(LINE, "memorization", down_to=down_to)
+
+
+def test_flickering_counts_sparsifying_stages_above_5_percent() -> None:
+    run = LINE.assign(num_nonzero_gates=[100, 50, 1], gates_flickering=[90, 5, 6])
+    assert flickering_stages(run) == (1, 2)

@@ -81,6 +81,14 @@ def test_no_tick_0_without_a_stage_without_parameters(runs: RunSet) -> None:
     assert "0" not in [label.get_text() for label in ax.get_xticklabels()]
 
 
+@pytest.mark.parametrize(("flickering", "note"), [(0, False), (10**6, True)])
+def test_panel_says_where_gates_had_not_settled(runs: RunSet, flickering: int, note: bool) -> None:
+    stages = runs.stages.assign(gates_flickering=flickering)
+    sparse = ((stages["role"] == "path") & (stages["stage"] > 0)).sum()
+    expected = f"> 5 % of gates flicker in {sparse} of {sparse} stages"
+    assert (expected in texts(curve_axes(stages))) == note
+
+
 def test_x_axis_is_logarithmic(runs: RunSet) -> None:
     assert curve_axes(runs.stages).get_xscale() == "log"
 
