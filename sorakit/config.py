@@ -7,7 +7,7 @@ from typing import Literal
 METHOD_VERSION = 3
 """Raised whenever the same configuration would give other numbers; part of every run id.
 
-2: unit scale and averaged gradients are the default. 3: a target is met within the largest rank
+2: unit scale and averaged gradients are the default. 3: a target is met within the weakest rank
 that is left, not the smallest.
 """
 

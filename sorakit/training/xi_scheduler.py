@@ -396,14 +396,18 @@ class XiScheduler(pl.Callback):
 
 
 def _has_reached(optimizer: ProxAdamW, target: int) -> bool:
-    """Return whether the largest rank that is left would take the count below `target`.
+    """Return whether the weakest rank that is left would take the count below `target`.
 
     Not the smallest one: a step keeps the strongest ranks that add up to the target, which can be a
-    small one and two large ones, of which no small one is to spare.
+    small one and two large ones, of which the small one is not the next to go.
     """
     costs = rank_costs(optimizer.matrices)
-    live = torch.cat([m.gate.detach() for m in optimizer.matrices]) != 0
-    return bool(costs[live].sum() - costs[live].max() < target) if bool(live.any()) else True
+    sizes = torch.cat([m.gate.detach() for m in optimizer.matrices]).abs()
+    live = sizes > 0
+    if not bool(live.any()):
+        return True
+    weakest = torch.where(live, sizes, torch.inf).argmin()
+    return bool(costs[live].sum() - costs[weakest] < target)
 
 
 def _optimizer(trainer: pl.Trainer) -> ProxAdamW:

@@ -71,7 +71,8 @@ def test_counts_are_spread_evenly_from_dense_to_one_rank(gates, num_stages, hub)
     counts = distinct(stages_of(config))
     assert abs(len(counts) - 1 - num_stages) <= 1
     step = (DENSE / SMALLEST) ** (1 / num_stages)
-    assert all(larger / smaller <= step**2 for larger, smaller in pairwise(counts))
+    # a single rank of the larger kind can be more than two steps where few are left
+    assert all(a / b <= step**2 or a - b <= 48 for a, b in pairwise(counts))
     assert counts[0] >= 0.9 * DENSE
     assert counts[-1] in (SMALLEST, 48)  # a rank of a square matrix, or of one of the other two
 

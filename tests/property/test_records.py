@@ -20,6 +20,7 @@ NOT_HASHED = {"out_dir", "trainer.num_threads"}
 
 # Other valid values, given the defaults of all other fields, where `other_value` finds none.
 OTHER_VALUES: dict[str, Any] = {
+    "xi.budget": XiConfig(spacing="target", budget=500),
     "method.target_modules": ["query"],
     "task.metric": "f1",
     "xi.ratio": 1.5,
@@ -75,6 +76,8 @@ def other_value(old: object, hint: Any) -> Any:
         return old + 1
     if isinstance(old, float):
         return old / 2 if old else 0.5
+    if old is None and str not in get_args(hint):
+        return 0.5
     return "another" if old is None else f"{old}_2"
 
 

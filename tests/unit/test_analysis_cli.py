@@ -10,6 +10,7 @@ from analysis.cli import main
 from analysis.frozen import read_frozen
 from analysis.load import load_runs
 from paper_figs import fig2_curves, fig3_rank_maps
+from sorakit.config import METHOD_VERSION
 from tests.support.fake_runs import write_run
 
 
@@ -76,7 +77,7 @@ def test_freeze_names_its_sources(runs: Path, tmp_path: Path) -> None:
     used = load_runs([runs]).runs
     sources = json.loads((tmp_path / "sources.json").read_text())
     assert [(run["run_id"], run["method_version"], run["git_sha"]) for run in sources["runs"]] == [
-        (run_id, 1, "0" * 40) for run_id in used["run_id"]
+        (run_id, METHOD_VERSION, "0" * 40) for run_id in used["run_id"]
     ]
 
 
