@@ -13,7 +13,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.runner import RESULTS, below, fork_all, keep_records, run_all
+from experiments.runner import RESULTS, below, floor_of, fork_all, keep_records, run_all
 from sorakit.cli import parse_run_config
 from sorakit.config import NULL_MODELS, RunConfig, StageControl, XiConfig
 from sorakit.records import load_run, run_path
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/controls"))
     args = parser.parse_args()
     paths = [below(args.out, path_config(args.task, seed)) for seed in range(args.seeds)]
-    alone = [replace(path, method=replace(path.method, name="head_only")) for path in paths]
+    alone = [floor_of(path) for path in paths]
     alone += [
         replace(path, stage=replace(path.stage, control=control))
         for control in NULL_MODELS

@@ -6,11 +6,10 @@ it: nothing is downloaded.
 
 import argparse
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from analysis.cli import main as analysis_main
-from experiments.runner import below, run_all
+from experiments.runner import below, floor_of, run_all
 from sorakit.cli import parse_run_config
 from sorakit.config import RunConfig
 
@@ -25,7 +24,7 @@ def configs(out: Path) -> list[RunConfig]:
     for name, ratio in XI_RATIO.items():
         options = [f"--task.name={name}", f"--xi.ratio={ratio}"]
         path = parse_run_config(["--config", str(CONFIG), *options])
-        runs += [path, replace(path, method=replace(path.method, name="head_only"))]
+        runs += [path, floor_of(path)]
     return [below(out, config) for config in runs]
 
 

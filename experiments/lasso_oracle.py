@@ -31,7 +31,7 @@ from sorakit.config import METHOD_VERSION, DenseConfig, GateUpdate, StageConfig,
 from sorakit.method.kkt import kkt_residual
 from sorakit.method.optimizer import RELEASED_EPS, ProxAdamW, ProxSGD
 from sorakit.method.tuner import SoraConfig, adapted_matrices, gates
-from sorakit.training.xi_scheduler import StageEnd, XiScheduler
+from sorakit.training.xi_scheduler import TRAINER_OPTIONS, StageEnd, XiScheduler
 
 DATA = Path(__file__).parents[1] / "paper_figs" / "data"
 
@@ -275,13 +275,8 @@ def sorakit_path(problem: LassoProblem) -> list[Level]:
     )
     trainer = pl.Trainer(
         accelerator="cpu",
-        max_epochs=-1,
-        reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
         callbacks=[scheduler],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
+        **TRAINER_OPTIONS,
         enable_progress_bar=False,
     )
     trainer.fit(GateRegression(problem, xi=start), datamodule=FullBatch(problem.batch))

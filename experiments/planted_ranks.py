@@ -53,7 +53,7 @@ from sorakit.tasks.planted import (
     score,
     select_one_standard_error,
 )
-from sorakit.training.xi_scheduler import StageEnd, XiScheduler
+from sorakit.training.xi_scheduler import TRAINER_OPTIONS, StageEnd, XiScheduler
 
 FOLDER = RESULTS / "planted_ranks"
 R = 16
@@ -319,13 +319,8 @@ def sora_path(
     )
     trainer = pl.Trainer(
         accelerator="cpu",
-        max_epochs=-1,
-        reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
+        **TRAINER_OPTIONS,
         enable_progress_bar=False,
-        enable_model_summary=False,
         callbacks=[scheduler],
     )
     trainer.fit(Regression(model, variant), datamodule=Batches(train, variant.batch_size))

@@ -20,9 +20,9 @@ from sorakit.records import (
     TIMINGS_FILE,
     RunWriter,
     config_to_dict,
+    is_complete,
     is_run_folder,
     load_run,
-    read_status,
     run_id,
     run_path,
     stage_name,
@@ -36,6 +36,11 @@ RESULTS = Path(__file__).parent / "results"
 def below(out: Path, config: RunConfig) -> RunConfig:
     """Return `config` with its run folder below `out`, named by its task and run id."""
     return replace(config, out_dir=str(out / config.task.name / run_id(config)))
+
+
+def floor_of(path: RunConfig) -> RunConfig:
+    """Return the floor of a path: the same run without an adapter."""
+    return replace(path, method=replace(path.method, name="head_only"))
 
 
 def run_all(configs: Iterable[RunConfig], *, workers: int = 1) -> list[Path]:
@@ -74,7 +79,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 def _is_complete(config: RunConfig) -> bool:
     path = run_path(config)
     check_run_folder(path, config)
-    return is_run_folder(path) and read_status(path)["state"] == "completed"
+    return is_complete(path)
 
 
 def _run_path(config: RunConfig) -> Path:

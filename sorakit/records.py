@@ -321,6 +321,11 @@ def read_status(path: Path) -> dict[str, Any]:
     return _read_json(file)
 
 
+def is_complete(path: Path) -> bool:
+    """Return whether `path` is the folder of a run that came to its end."""
+    return is_run_folder(path) and read_status(path)["state"] == "completed"
+
+
 def is_alive(status: Mapping[str, Any]) -> bool:
     """Return whether the process of a running run still exists, as far as this host can tell."""
     if status["state"] != "running" or status["pid"] is None:

@@ -1,7 +1,7 @@
 """Proximal operators on gates: pure tensor functions, no modules and no state."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -70,6 +70,20 @@ def released_threshold(gate: Float[Tensor, "*batch r"], xi: float) -> Float[Tens
     return torch.where(shrunk.abs() < xi, torch.zeros_like(gate), shrunk)
 
 
+def strongest(
+    importance: Float[Tensor, " gates"], costs: Float[Tensor, " gates"], least: int
+) -> Int[Tensor, " kept"]:
+    """Return the most important gates that together cost at least `least`, in falling order.
+
+    Args:
+        importance: One number a gate; of equal ones the earlier gate comes first.
+        costs: What a gate counts, for example its in + out parameters.
+        least: What the gates must cost together; no more than the sum of `costs`.
+    """
+    order = torch.argsort(importance, descending=True, stable=True)
+    return order[: int(torch.searchsorted(costs[order].cumsum(0), least)) + 1]
+
+
 def largest_threshold(
     reach: Float[Tensor, " gates"], costs: Float[Tensor, " gates"], least: int
 ) -> float:
@@ -77,15 +91,14 @@ def largest_threshold(
 
     Args:
         reach: Largest threshold that each gate survives is just below this value, gate units.
-        costs: What a surviving gate counts, for example its in + out parameters.
+        costs: What a surviving gate counts.
         least: What the survivors must cost together; no more than the sum of `costs`.
 
     Returns:
         The reach of the strongest gate that may die; 0 where none may.
     """
-    order = torch.argsort(reach, descending=True, stable=True)
-    last_kept = int(torch.searchsorted(costs[order].cumsum(0), least))
-    may_die = reach[reach < reach[order[last_kept]]]  # gates that tie with a kept one are kept
+    weakest_kept = reach[strongest(reach, costs, least)[-1]]
+    may_die = reach[reach < weakest_kept]  # gates that tie with a kept one are kept
     return float(may_die.max()) if len(may_die) else 0.0
 
 

@@ -5,7 +5,7 @@ hold: what a control needs follows from the weights at the start of a stage, the
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import final
 
 import torch
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from sorakit.config import StageControl
 from sorakit.method.optimizer import ProxAdamW
+from sorakit.method.prox import strongest
 from sorakit.method.tuner import AdaptedMatrix, rank_costs
 
 
@@ -94,8 +95,10 @@ class Mask(Control):
     @override
     def begin_stage(self, model: nn.Module, optimizer: ProxAdamW, *, target: int) -> None:
         matrices = optimizer.matrices
-        keep = kept_ranks(self.importance(matrices), matrices, least=target)
-        self._cut = [~part for part in keep.split([len(m.gate) for m in matrices])]
+        importance = self.importance(matrices)
+        cut = torch.ones(len(importance), dtype=torch.bool, device=importance.device)
+        cut[strongest(importance, rank_costs(matrices), target)] = False
+        self._cut = list(cut.split([len(m.gate) for m in matrices]))
         self.after_step(optimizer)
 
     @override
@@ -181,19 +184,3 @@ def make_control(name: StageControl, *, seed: int) -> Control:
     if name == "random_gradient":
         return RandomGradient(seed=seed)
     return Control()
-
-
-def kept_ranks(importance: Tensor, matrices: Sequence[AdaptedMatrix], *, least: int) -> Tensor:
-    """Return which ranks stay when the least important are cut to no fewer than `least` parameters.
-
-    Args:
-        importance: One number a rank, all matrices concatenated.
-        matrices: The matrices.
-        least: Parameters that must stay.
-    """
-    costs = rank_costs(matrices)
-    order = torch.argsort(importance, descending=True, stable=True)
-    kept = int(torch.searchsorted(costs[order].cumsum(0), least)) + 1
-    keep = torch.zeros(len(order), dtype=torch.bool, device=importance.device)
-    keep[order[:kept]] = True
-    return keep

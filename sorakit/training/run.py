@@ -26,6 +26,7 @@ from sorakit.records import (
     META_FILE,
     RunWriter,
     is_alive,
+    is_complete,
     is_run_folder,
     load_run,
     read_status,
@@ -41,7 +42,7 @@ from sorakit.training.progress import StageProgress
 from sorakit.training.provenance import run_meta
 from sorakit.training.recorder import StageRecorder
 from sorakit.training.stationarity import Stationarity
-from sorakit.training.xi_scheduler import XiScheduler
+from sorakit.training.xi_scheduler import TRAINER_OPTIONS, XiScheduler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ def run(config: RunConfig, *, show_progress: bool = True) -> RunOutcome:
     """
     path = run_path(config)
     check_run_folder(path, config)
-    if is_run_folder(path) and read_status(path)["state"] == "completed":
+    if is_complete(path):
         return RunOutcome(path=path, action="skipped")
     _quiet_libraries()
     if config.trainer.num_threads is not None:
@@ -228,13 +229,8 @@ def _trainer(config: RunConfig, callbacks: list[pl.Callback], *, show_progress: 
             accelerator=config.trainer.accelerator,
             devices=1,
             precision=config.trainer.precision,
-            max_epochs=-1,
-            reload_dataloaders_every_n_epochs=1,
-            num_sanity_val_steps=0,
             callbacks=callbacks,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
+            **TRAINER_OPTIONS,
             enable_progress_bar=show_progress,
         )
     except MisconfigurationException as error:

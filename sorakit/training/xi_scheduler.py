@@ -25,6 +25,16 @@ LENGTH = "length"
 STATIONARY = "stationary"
 TARGET = "target"
 
+TRAINER_OPTIONS: dict[str, Any] = {
+    "max_epochs": -1,  # the schedule ends the run
+    "reload_dataloaders_every_n_epochs": 1,  # every segment has batches of its own
+    "num_sanity_val_steps": 0,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+}
+"""What a Trainer under `XiScheduler` is made with; checkpoints are `ResumePoint`'s."""
+
 
 @runtime_checkable
 class SegmentedData(Protocol):
@@ -80,8 +90,7 @@ class XiScheduler(pl.Callback):
     waits there until the stage ends.
 
     Needs a data module that is `SegmentedData` (as `AdaptationData`), a module whose optimizer is
-    `ProxAdamW` with gate groups, and a Trainer with
-    `max_epochs=-1, reload_dataloaders_every_n_epochs=1`.
+    `ProxAdamW` with gate groups, and a Trainer with `TRAINER_OPTIONS`.
 
     Args:
         xi: Levels.
@@ -135,6 +144,7 @@ class XiScheduler(pl.Callback):
         self._last_change: Tensor | None = None
         self._last_revival: Tensor | None = None
         self._used_xi = xi.start
+        self._is_reached = False
 
     @property
     def xi(self) -> float:
@@ -224,6 +234,8 @@ class XiScheduler(pl.Callback):
         self._last_revival = self._last_change.clone()
         for group in optimizer.gate_groups:
             group["xi"] = self.xi
+        if self._follows_target:
+            self._is_reached = _has_reached(optimizer, self._target(optimizer))
 
     @override
     def on_train_batch_start(
@@ -245,16 +257,15 @@ class XiScheduler(pl.Callback):
             # Gates keep their step size, or lambda = xi / gate_lr would not hold.
             if "xi" not in group:
                 group["lr"] = optimizer.defaults["lr"] * factor * trains
-            else:
-                group["lr"] = group.setdefault("gate_lr", group["lr"]) * trains
+            elif not trains:
+                group["lr"] = 0.0
         if self._follows_target:
-            target = self._target(optimizer)
-            if not _has_reached(optimizer, target):
+            if not self._is_reached:
                 length = max(1, round(self._stage_config.epochs * steps_per_epoch))
                 self._risen_xi *= self._xi_config.ratio ** (1 / length)
             for group in optimizer.gate_groups:
                 group["xi"] = self._risen_xi
-                group["least"] = target
+                group["least"] = self._target(optimizer)
 
     @override
     def on_before_optimizer_step(
@@ -286,7 +297,10 @@ class XiScheduler(pl.Callback):
         self._was_zero = zero
         for group in optimizer.gate_groups:
             self._used_xi = group["xi"]
-        if self._follows_target and self._is_target_met(trainer):
+        if not self._follows_target:
+            return
+        self._is_reached = _has_reached(optimizer, self._target(optimizer))
+        if self._is_target_met(trainer):
             # Ends the epoch of Lightning after this batch, and evaluates, as its last batch would.
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
             trainer.val_check_batch = batch_idx + 1
@@ -386,9 +400,8 @@ class XiScheduler(pl.Callback):
         return counts[self.stage - 1]
 
     def _is_target_met(self, trainer: pl.Trainer) -> bool:
-        optimizer = _optimizer(trainer)
         length = round(self._stage_config.epochs * _data(trainer).steps_per_epoch)
-        return self.steps_in_stage >= length and _has_reached(optimizer, self._target(optimizer))
+        return self._is_reached and self.steps_in_stage >= length
 
     def _announce_segment(self, trainer: pl.Trainer) -> None:
         data = _data(trainer)
