@@ -137,14 +137,21 @@ def count_spacing(counts: Iterable[int], dense: int) -> CountSpacing:
     )
 
 
-def flickering_stages(path: pd.DataFrame, *, share: float = 0.05) -> tuple[int, int]:
+def flickering_stages(
+    path: pd.DataFrame, *, column: str = "gates_flickering", share: float = 0.05
+) -> tuple[int, int]:
     """Return how many sparsifying stages of one run ended unsettled, and how many there are.
 
     Unsettled: more than `share` of the gates that were ever alive at a stage's end changed their
     zero status in its last pass. A gate that died there counts as much as one that came and went.
+
+    Args:
+        path: Stages of one run.
+        column: gates_flickering, or gates_revived for those that came back from zero alone.
+        share: Share of the gates.
     """
     sparse = path[path["stage"] > 0]
-    unsettled = sparse["gates_flickering"] > share * path["num_nonzero_gates"].max()
+    unsettled = sparse[column].astype(float) > share * path["num_nonzero_gates"].max()
     return int(unsettled.sum()), len(sparse)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.curves import SCORES, area_under_curve, with_gain_retained
+from analysis.curves import SCORES, area_under_curve, flickering_stages, with_gain_retained
 from analysis.load import PATH, load_runs
 from experiments.runner import RESULTS
 from sorakit.records import load_run
@@ -30,8 +30,6 @@ def run_table(folder: Path) -> pd.DataFrame:
     for info in runs.runs[runs.runs["role"] == PATH].to_dict("records"):
         run = load_run(info["path"])
         path = stages[stages["run_id"] == info["run_id"]]
-        sparse = path[path["stage"] > 0]
-        gates = run.ranks[run.ranks["stage"] == 0]["r"].sum()
         row = {key: run.config["gates"][key] for key in POINT}
         row |= {"task": info["task"], "seed": info["seed"]}
         for score in SCORES:
@@ -39,8 +37,9 @@ def run_table(folder: Path) -> pd.DataFrame:
             dense, floor = path[f"{score}_dense"].iloc[0], path[f"{score}_floor"].iloc[0]
             row[f"{score}_dense_gain"] = dense - floor
             row[f"{score}_of_best"] = area_under_curve(path, score) - floor
-        row["flickering"] = (sparse["gates_flickering"] > 0.05 * gates).mean()
-        row["revived"] = (sparse["gates_revived"].astype(float) > 0.05 * gates).mean()
+        for name in ("flickering", "revived"):
+            unsettled, total = flickering_stages(path, column=f"gates_{name}")
+            row[name] = unsettled / total
         row["distinct"] = path["num_nonzero_params"].nunique()
         row["seconds"] = sum(t["cpu_seconds"] for t in run.timings.to_dict("records"))
         rows.append(row)

@@ -239,3 +239,8 @@ def test_area_needs_a_share(down_to: float) -> None:
 def test_flickering_counts_sparsifying_stages_above_5_percent() -> None:
     run = LINE.assign(num_nonzero_gates=[100, 50, 1], gates_flickering=[90, 5, 6])
     assert flickering_stages(run) == (1, 2)
+
+
+def test_revived_gates_are_counted_alike() -> None:
+    run = LINE.assign(num_nonzero_gates=[100, 50, 1], gates_flickering=90, gates_revived=[0, 6, 0])
+    assert flickering_stages(run, column="gates_revived") == (1, 2)

@@ -1,10 +1,13 @@
 """Numbers in the documentation are those of the committed records."""
 
+import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from experiments import controls_table, default_gates_table
+from analysis.lasso import LEVELS_FILE, PATH_FILE, SOURCE_FILE, largest_differences
+from experiments import controls_table, default_gates_table, planted_ranks
 from experiments.runner import RESULTS
 
 ROOT = Path(__file__).parents[2]
@@ -35,3 +38,27 @@ def test_table_of_the_default_is_made_of_the_records():
 def test_table_of_the_controls_is_made_of_the_records():
     rows = controls_table.table(RESULTS / "controls")
     assert controls_table.markdown(rows) == written("controls")
+
+
+def test_table_of_planted_ranks_is_made_of_the_records():
+    runs = planted_ranks.load(planted_ranks.FOLDER / "paths.jsonl")
+    assert planted_ranks.table(runs) == written("planted_ranks")
+
+
+@pytest.mark.parametrize("page", [METHOD, README], ids=["method", "README"])
+def test_page_shows_the_first_columns_of_the_planted_ranks(page):
+    rows = [line for line in written("planted_ranks").splitlines() if line.startswith("| ")]
+    methods = [row.split(" | ")[:6] for row in rows if row.split(" | ")[0] != "| method"]
+    assert len(methods) >= 11
+    assert all(" | ".join(cells) + " |" in page for cells in methods if len(cells) == 6)
+
+
+@pytest.mark.parametrize("page", [METHOD, README], ids=["method", "README"])
+def test_page_says_how_close_the_lasso_is(page):
+    data = ROOT / "paper_figs" / "data"
+    difference = largest_differences(pd.read_csv(data / PATH_FILE)).max()
+    levels = pd.read_csv(data / LEVELS_FILE)
+    condition = json.loads((data / SOURCE_FILE).read_text("utf-8"))["condition_number"]
+    numbers = [f"{difference:.2g}", f"{levels['kkt_residual'].max():.2g}", f"{len(levels)} lambdas"]
+    assert all(number in " ".join(page.split()) for number in numbers)
+    assert f"{condition:.1f}" in page or f"number {condition:.0f}" in " ".join(page.split())
