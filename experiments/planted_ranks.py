@@ -542,8 +542,9 @@ def matrix_rows(runs: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
     """Return the tables of all teachers as Markdown."""
-    parts = [_mixed_table(runs), _null_table(runs), _transformer_table(runs)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    tables = {"mixed": _mixed_table, "null": _null_table, "transformer": _transformer_table}
+    teachers = {record["teacher"] for record in runs}
+    return "\n\n".join(f(runs) for teacher, f in tables.items() if teacher in teachers) + "\n"
 
 
 def _by_method(

@@ -20,6 +20,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from tests.support.tiny_bert import TINY_BERT
+
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
@@ -57,18 +59,7 @@ def generator() -> torch.Generator:
 
 @pytest.fixture(scope="session")
 def _tiny_bert_original() -> BertForSequenceClassification:
-    config = BertConfig(
-        vocab_size=64,
-        hidden_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=32,
-        id2label={0: "a", 1: "b", 2: "c"},
-        # no dropout: it would draw from the global generator in training mode
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+    config = BertConfig(**TINY_BERT)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return BertForSequenceClassification(config)

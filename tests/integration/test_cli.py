@@ -15,17 +15,9 @@ from safetensors.torch import load_file
 from sorakit.cli import main
 from sorakit.records import load_run
 from sorakit.training.module import AdaptationModule
-from tests.support.tiny_hub import write_model, write_task
+from tests.support.tiny_hub import write_task
 
 LEVELS = "[0.02,0.05,4.0]"
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("hub")
-    write_model(root / "model")
-    write_task(root / "task")
-    return root
 
 
 @pytest.fixture(autouse=True)

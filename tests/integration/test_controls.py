@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -10,27 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sorakit.config import RunConfig
+from sorakit.config import MASK_CONTROLS, NULL_MODELS, RunConfig, StageControl
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.records import Run, load_run
 from sorakit.training.controls import RandomGradient
 from sorakit.training.run import run
-from tests.integration.test_run import Killed, assert_same_run, files_of, kill_at_step
+from tests.support.broken_runs import Killed, assert_same_run, files_of, kill_at_step
 from tests.support.tiny_hub import tiny_run, write_model, write_task
 
-CONTROLS = (
-    "none",
-    "hold_dense",
-    "from_scratch",
-    "shrink_only",
-    "hard_mask_no_retrain",
-    "hard_mask_retrain",
-    "random_mask",
-    "random_gradient",
-    "shuffled_labels",
-)
-AFTER_DENSE = tuple(name for name in CONTROLS if name not in ("random_gradient", "shuffled_labels"))
-MASKS = ("hard_mask_no_retrain", "hard_mask_retrain", "random_mask")
+CONTROLS: tuple[StageControl, ...] = get_args(StageControl)
+AFTER_DENSE = tuple(name for name in CONTROLS if name not in NULL_MODELS)
 NUM_STAGES = 4
 
 
@@ -43,11 +32,8 @@ def control_run(root: Path, control: str, name: str | None = None, **stage: Any)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    root = tmp_path_factory.mktemp("hub")
-    write_model(root / "model")
-    write_task(root / "task")
-    return {c: load_run(run(control_run(root, c), show_progress=False).path) for c in CONTROLS}
+def runs(hub: Path) -> dict[str, Run]:
+    return {c: load_run(run(control_run(hub, c), show_progress=False).path) for c in CONTROLS}
 
 
 def test_every_control_leaves_the_same_records(runs):
@@ -66,12 +52,12 @@ def test_control_shares_the_dense_stage(control, runs):
     )
 
 
-@pytest.mark.parametrize("control", ["random_gradient", "shuffled_labels"])
+@pytest.mark.parametrize("control", NULL_MODELS)
 def test_null_model_differs_from_the_first_stage_on(control, runs):
     assert runs[control].stages["train_loss"].iloc[0] != runs["none"].stages["train_loss"].iloc[0]
 
 
-@pytest.mark.parametrize("control", MASKS)
+@pytest.mark.parametrize("control", MASK_CONTROLS)
 def test_mask_meets_its_targets_to_a_rank(control, runs):
     counts = runs[control].stages["num_nonzero_params"].tolist()
     dense = counts[0]

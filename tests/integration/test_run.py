@@ -24,26 +24,14 @@ from sorakit.tasks.memorization import memorization_indices
 from sorakit.training.checkpoint import ResumePoint
 from sorakit.training.module import AdaptationModule
 from sorakit.training.run import run
-from tests.support.tiny_hub import tiny_run, write_model, write_regression, write_task
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny model and task; runs go beside them."""
-    root = tmp_path_factory.mktemp("hub")
-    write_model(root / "model")
-    write_task(root / "task")
-    return root
+from tests.support.broken_runs import Killed, assert_same_run, files_of, kill_at_step
+from tests.support.tiny_hub import tiny_run, write_model, write_regression
 
 
 @pytest.fixture(scope="module")
 def complete(hub: Path) -> Path:
     """An unbroken run: dense and three sparsifying stages, the last without a gate."""
     return run(tiny_run(hub, out_dir="complete"), show_progress=False).path
-
-
-def files_of(folder: Path) -> set[str]:
-    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
 
 def exported_elements(path: Path, stage: int) -> int:
@@ -271,33 +259,6 @@ def test_examples_average_to_the_records(complete):
 
 
 # Resuming ------------------------------------------------------------------------------------
-
-
-def assert_same_run(actual: Path, expected: Path) -> None:
-    assert files_of(actual) == files_of(expected)
-    for name in ("stages.jsonl", "ranks.jsonl"):
-        assert (actual / name).read_bytes() == (expected / name).read_bytes(), name
-    pd.testing.assert_frame_equal(load_run(actual).examples(), load_run(expected).examples())
-    for file in (expected / "adapters").rglob("*"):
-        if file.is_file():
-            other = actual / file.relative_to(expected)
-            assert other.read_bytes() == file.read_bytes(), file.name
-
-
-class Killed(BaseException):
-    """Stands for the death of the process: nothing that comes after it happens."""
-
-
-def kill_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Die in the training batch after `step` optimizer steps."""
-    original, calls = AdaptationModule.training_step, iter(range(10**6))
-
-    def training_step(self: AdaptationModule, batch: Any, batch_idx: int) -> Any:
-        if next(calls) == step:
-            raise Killed
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(AdaptationModule, "training_step", training_step)
 
 
 def kill_after_record(monkeypatch: pytest.MonkeyPatch, stage: int) -> None:

@@ -15,18 +15,10 @@ from sorakit.method.tuner import AdaptedMatrix
 from sorakit.records import load_run
 from sorakit.training.run import run
 from sorakit.training.xi_scheduler import XiScheduler, _has_reached
-from tests.integration.test_run import Killed, assert_same_run, kill_at_step
-from tests.support.tiny_hub import tiny_run, write_model, write_task
+from tests.support.broken_runs import Killed, assert_same_run, kill_at_step
+from tests.support.tiny_hub import tiny_run
 
 SMALLEST, DENSE = 32, 1792  # parameters of one rank of a 16 x 16 matrix, and of the whole adapter
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("hub")
-    write_model(root / "model")
-    write_task(root / "task")
-    return root
 
 
 def target_run(hub: Path, name: str, *, num_stages: int = 6, **sections: Any) -> RunConfig:

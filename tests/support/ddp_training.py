@@ -17,6 +17,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.tuner import SoraConfig, gates
+from tests.support.tiny_bert import TINY_BERT
 
 STEPS = 32
 GLOBAL_BATCH = 8
@@ -26,17 +27,7 @@ XI_PER_STEP = 0.004
 def build() -> nn.Module:
     """Return a gated BERT, the same in every process."""
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=64,
-        hidden_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=32,
-        id2label={0: "a", 1: "b", 2: "c"},
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+    config = BertConfig(**TINY_BERT)
     base = BertForSequenceClassification(config).double()
     return get_peft_model(base, SoraConfig(task_type="SEQ_CLS", r=4, target_modules="all-linear"))
 
