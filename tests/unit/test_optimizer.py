@@ -70,6 +70,12 @@ def parameters_of(matrices: list[AdaptedMatrix]) -> list[nn.Parameter]:
     return [p for m in matrices for p in (m.lora_A, m.lora_B, m.gate)]
 
 
+def copy_gradients(matrices: list[AdaptedMatrix], twins: list[AdaptedMatrix]) -> None:
+    for ours, theirs in zip(parameters_of(matrices), parameters_of(twins), strict=True):
+        assert ours.grad is not None
+        theirs.grad = ours.grad.clone()
+
+
 def to_reference(matrix: AdaptedMatrix) -> reference.AdaptedLayer:
     return reference.AdaptedLayer(
         lora_A=matrix.lora_A.tolist(), lora_B=matrix.lora_B.tolist(), gate=matrix.gate.tolist()
@@ -195,9 +201,7 @@ def test_least_that_is_not_at_stake_changes_nothing(generator):
     matrices = draw_matrices(generator)
     twins = copy.deepcopy(matrices)
     draw_gradients(matrices, generator)
-    for ours, theirs in zip(parameters_of(matrices), parameters_of(twins), strict=True):
-        assert ours.grad is not None
-        theirs.grad = ours.grad.clone()
+    copy_gradients(matrices, twins)
     bounded, free = make_optimizer(matrices), make_optimizer(twins)
     bounded.gate_groups[0]["least"] = 1
     bounded.step()
@@ -328,9 +332,7 @@ def test_a_restored_optimizer_goes_on_as_the_first(update, generator):
     twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for _ in range(3):
         draw_gradients(matrices, generator)
-        for ours, theirs in zip(parameters_of(matrices), parameters_of(twins), strict=True):
-            assert ours.grad is not None
-            theirs.grad = ours.grad.clone()
+        copy_gradients(matrices, twins)
         optimizer.step()
         twin.step()
     assert all(map(torch.equal, parameters_of(matrices), parameters_of(twins)))
@@ -367,9 +369,7 @@ def test_unit_scale_keeps_the_function(generator):
     matrices = draw_matrices(generator)
     plain = copy.deepcopy(matrices)
     draw_gradients(matrices, generator)
-    for ours, theirs in zip(parameters_of(matrices), parameters_of(plain), strict=True):
-        assert ours.grad is not None
-        theirs.grad = ours.grad.clone()
+    copy_gradients(matrices, plain)
     make_optimizer(matrices, unit_scale=True).step()
     make_optimizer(plain).step()
     for unit, free in zip(matrices, plain, strict=True):
