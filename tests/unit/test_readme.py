@@ -55,6 +55,23 @@ def test_training_loop_example_works(tiny_bert: BertForSequenceClassification):
     assert names["num_nonzero_params"](names["model"]) > 0
 
 
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*")  # torch's, on a machine without a GPU
+def test_trainer_example_works(tiny_bert: BertForSequenceClassification, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the Trainer makes its folder "out"
+    [loop] = [block for block in blocks("python") if "ProxSGD" in block]
+    [example] = [block for block in blocks("python") if "TrainingArguments" in block]
+    ids = tiny_bert.dummy_inputs["input_ids"][0]
+    names: dict[str, Any] = {
+        "base": tiny_bert,
+        "train_dataset": [{"input_ids": ids, "labels": k % 3} for k in range(16)],
+    }
+    exec(loop, names)
+    before = {name: gate.detach().clone() for name, gate in names["gates"](names["model"]).items()}
+    exec(example, names)
+    after = names["gates"](names["model"])
+    assert all((after[name] < gate).all() for name, gate in before.items())
+
+
 def test_files_and_images_exist():
     paths = re.findall(r"\]\(([^)#:]+)\)", README)
     paths += re.findall(r"`(experiments/[\w./]+)`", README)
