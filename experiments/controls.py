@@ -10,6 +10,7 @@ steps. Runs that are complete are not repeated; records without weights and exam
 """
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,32 @@ def control_config(path: RunConfig, control: StageControl, *, epochs: float) -> 
     return replace(path, xi=xi, stage=replace(path.stage, control=control, epochs=epochs))
 
 
+def control_forks(
+    paths: Iterable[RunConfig], controls: Iterable[StageControl], *, out: Path
+) -> list[tuple[Path, RunConfig]]:
+    """Return the controls of finished paths, to be forked from their dense stages.
+
+    Their stages are as long as those of the path on average.
+
+    Args:
+        paths: Configurations of finished paths, in their run folders.
+        controls: Their controls, in the order in which they are begun.
+        out: Folder of the controls' run folders.
+
+    Returns:
+        (run folder of the path, configuration of the control), control by control.
+    """
+    lengths = []
+    for path in paths:
+        stages = load_run(run_path(path)).stages
+        lengths.append((path, round(float(stages["epochs"][1:].mean()), 3)))
+    return [
+        (run_path(path), below(out, control_config(path, control, epochs=epochs)))
+        for control in controls
+        for path, epochs in lengths
+    ]
+
+
 def main() -> None:
     """Run everything."""
     parser = argparse.ArgumentParser(
@@ -64,13 +91,7 @@ def main() -> None:
         for path in paths
     ]
     done = run_all([*paths, *(below(args.out, c) for c in alone)], workers=args.workers)
-    forks = []
-    for control in FORKS:
-        for path in paths:
-            stages = load_run(run_path(path)).stages
-            epochs = round(float(stages["epochs"][1:].mean()), 3)
-            config = below(args.out, control_config(path, control, epochs=epochs))
-            forks.append((run_path(path), config))
+    forks = control_forks(paths, FORKS, out=args.out)
     done += fork_all(forks, workers=args.workers)
     keep_records(done, RESULTS / "controls", examples=False)
 
