@@ -115,6 +115,7 @@ TRANSFORMER_FIRST = 0.05  # lambda; its loss is a sum over tokens too
 TRANSFORMER_RATIO = 1.5
 TRANSFORMER_STEPS = {"dense_steps": 600, "stage_steps": 100}
 TRANSFORMER_LORA_STEPS = 1000
+Listener = Callable[[pl.Trainer, pl.LightningModule, StageEnd], None]
 NULL_RANKS = (0,) * len(PlantedConfig().ranks)
 
 
@@ -172,12 +173,16 @@ class Regression(pl.LightningModule):
     Args:
         model: The adapted student.
         variant: Gate update and step size.
+        optimizer: `ProxAdamW`, or a variation on it.
     """
 
-    def __init__(self, model: PeftModel, variant: Variant) -> None:
+    def __init__(
+        self, model: PeftModel, variant: Variant, optimizer: type[ProxAdamW] = ProxAdamW
+    ) -> None:
         super().__init__()
         self.model = model
         self._variant = variant
+        self._optimizer = optimizer
 
     @override
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -200,7 +205,7 @@ class Regression(pl.LightningModule):
         if self._variant.update == "released":
             gates["eps"] = RELEASED_EPS
         factors = [p for matrix in matrices for p in (matrix.lora_A, matrix.lora_B)]
-        return ProxAdamW(
+        return self._optimizer(
             [{"params": factors}, gates],
             matrices=matrices,
             lr=LR,
@@ -266,6 +271,8 @@ def sora_path(
     dense_steps: int = 600,
     stage_steps: int = 150,
     num_stages: int = 40,
+    optimizer: type[ProxAdamW] = ProxAdamW,
+    listeners: Sequence[Listener] = (),
 ) -> list[Point]:
     """Return the path of a SoRA variant: XiScheduler and ProxAdamW under a Lightning Trainer.
 
@@ -277,6 +284,8 @@ def sora_path(
         dense_steps: Steps of the dense stage.
         stage_steps: Steps of every sparsifying stage.
         num_stages: The most sparsifying stages; the path ends with the last gate.
+        optimizer: `ProxAdamW`, or a variation on it.
+        listeners: Called at the end of every stage, as those of `XiScheduler`.
     """
     torch.manual_seed(seed)
     config = SoraConfig(
@@ -315,7 +324,7 @@ def sora_path(
         warmup_epochs=0.0,
         has_gates=True,
         seed=seed,
-        on_stage_end=[on_stage_end],
+        on_stage_end=[on_stage_end, *listeners],
     )
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -323,7 +332,8 @@ def sora_path(
         enable_progress_bar=False,
         callbacks=[scheduler],
     )
-    trainer.fit(Regression(model, variant), datamodule=Batches(train, variant.batch_size))
+    module = Regression(model, variant, optimizer)
+    trainer.fit(module, datamodule=Batches(train, variant.batch_size))
     return points
 
 

@@ -285,10 +285,10 @@ class StageConfig:
     """Length of a stage in passes over the training data; may be a fraction. With `xi.spacing`
     target the least length; with `until: stationary` the time between two looks."""
     until: Literal["length", "stationary"] = "length"
-    """length: `epochs` passes. stationary: until the KKT residual is at most `tolerance`, or
-    `max_epochs`; needs `gates.scale` unit."""
+    """length: `epochs` passes. stationary: until the gates are at a fixed point of the training
+    step, to `tolerance`, or `max_epochs`; needs `gates.scale` unit."""
     tolerance: float = 0.1
-    """stationary: KKT residual, in units of lambda, at which the stage ends."""
+    """stationary: `stationarity_residual`, in units of lambda, at which the stage ends."""
     max_epochs: float = 10.0
     """Passes after which a stage ends in any case (`until: stationary`, `xi.spacing: target`)."""
     lr_factor: float = 0.3

@@ -90,6 +90,10 @@ class StageRecord:
     """What ended the stage: converged, max_epochs, length, stationary or target."""
     gates_revived: int | None = None
     """Gates that came back from zero during the same steps; null in older records."""
+    stationarity_residual: float | None = None
+    """`kkt_residual` with the penalty that unit scale leaves on a live gate, whose growth from A
+    and B is never thresholded: how far the gates are from a fixed point of the training step. Null
+    in older records."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Optimizers whose gate groups take a proximal step (SoRA Eq. 10 and its variants).
 
 State that changes the mathematics stands in `param_groups` (`xi`, `gate_update`, `averaging`,
-`least`) or in the state of a gate (the running average of its gradient), so that a checkpoint of
-the optimizer holds it.
+`least`) or in the state of a gate (the running average of its gradient; in unit scale that of the
+growth it takes over from A and B), so that a checkpoint of the optimizer holds it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +23,7 @@ from sorakit.method.prox import (
 from sorakit.method.tuner import AdaptedMatrix, rank_costs
 
 RELEASED_EPS = 1e-6  # AdamW epsilon of the authors' gate optimizer
+GROWTH_AVERAGING = 0.99  # weight of the past: growth is noise of single steps around a small mean
 
 
 @torch.no_grad()
@@ -207,8 +208,20 @@ class ProxAdamW(AdamW):
             )
         if self._unit_scale:
             for matrix in self.matrices:
-                _to_unit_scale_(matrix)
+                growth = _to_unit_scale_(matrix).log()
+                state = self.state[matrix.gate]
+                if "growth" not in state:
+                    state["growth"] = growth
+                state["growth"].lerp_(growth, 1 - GROWTH_AVERAGING)
         return loss
+
+    def growth(self, matrix: AdaptedMatrix) -> Tensor:
+        """Return the running mean of `log(|A_i| |B_i|)` that unit scale took off a step, (r,).
+
+        Zeros in free scale and before the first step.
+        """
+        state = self.state.get(matrix.gate, {})  # never adds a state where there is none
+        return state.get("growth", torch.zeros_like(matrix.gate))
 
     def _costs(self, group: dict[str, Any]) -> Tensor:
         by_gate = {id(matrix.gate): matrix for matrix in self.matrices}
@@ -235,14 +248,20 @@ class ProxAdamW(AdamW):
             matrix.lora_B.mul_(_along_columns(shrink, matrix.lora_B))
 
 
-def _to_unit_scale_(matrix: AdaptedMatrix) -> None:
-    """Scale rows of A and columns of B to norm 1 and the gate by what was taken off."""
+def _to_unit_scale_(matrix: AdaptedMatrix) -> Tensor:
+    """Scale rows of A and columns of B to norm 1 and the gate by what was taken off.
+
+    Returns:
+        What was taken off each rank, `|A_i| |B_i|`; 1 where that was 0.
+    """
     rows = matrix.lora_A.flatten(1).norm(dim=1)
     columns = matrix.lora_B.transpose(0, 1).flatten(1).norm(dim=1)
     # A row that is exactly 0 has no direction; it stays, and its gate is 0 by the product.
     matrix.lora_A.div_(_along_rows(torch.where(rows > 0, rows, 1.0), matrix.lora_A))
     matrix.lora_B.div_(_along_columns(torch.where(columns > 0, columns, 1.0), matrix.lora_B))
-    matrix.gate.mul_(rows * columns)
+    taken = rows * columns
+    matrix.gate.mul_(taken)
+    return torch.where(taken > 0, taken, 1.0).to(matrix.gate.dtype)
 
 
 def _along_rows(vector: Tensor, like: Tensor) -> Tensor:
@@ -266,7 +285,7 @@ def _averaged_gradients(optimizer: Optimizer, group: dict[str, Any]) -> list[Ten
             averages.append(gate.grad)
             continue
         state = optimizer.state[gate]
-        if not state:
+        if "average" not in state:
             state["average"] = torch.zeros_like(gate)
             state["step"] = torch.tensor(0.0)
         state["step"] += 1

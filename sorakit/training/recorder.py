@@ -25,7 +25,7 @@ from sorakit.tasks.base import Task
 from sorakit.training.evaluation import SplitResult
 from sorakit.training.module import AdaptationModule
 from sorakit.training.stationarity import Stationarity
-from sorakit.training.xi_scheduler import StageEnd
+from sorakit.training.xi_scheduler import StageEnd, prox_optimizer
 
 TASK_TYPE = "SEQ_CLS"
 
@@ -37,7 +37,7 @@ class StageRecorder:
         writer: Run folder.
         config: Resolved configuration.
         task: The task, for noisy-label flags.
-        stationarity: Returns the KKT residual of a module at a lambda and its standard error.
+        stationarity: Returns the residuals of a module at a lambda.
         hidden_size: Width of the backbone, for the released count.
 
     Attributes:
@@ -63,11 +63,11 @@ class StageRecorder:
         self._started = time.perf_counter()
         self._cpu_started = time.process_time()
 
-    def __call__(self, _: pl.Trainer, module: pl.LightningModule, end: StageEnd) -> None:
+    def __call__(self, trainer: pl.Trainer, module: pl.LightningModule, end: StageEnd) -> None:
         """Write the stage; its line in `stages.jsonl` comes last."""
         assert isinstance(module, AdaptationModule)
         matrices = adapted_matrices(module.model)
-        record = self._record(module, matrices, end)
+        record = self._record(trainer, module, matrices, end)
         export_lora(
             module.model,
             self._writer.adapter_path(end.stage),
@@ -82,7 +82,11 @@ class StageRecorder:
         )
 
     def _record(
-        self, module: AdaptationModule, matrices: list[AdaptedMatrix], end: StageEnd
+        self,
+        trainer: pl.Trainer,
+        module: AdaptationModule,
+        matrices: list[AdaptedMatrix],
+        end: StageEnd,
     ) -> StageRecord:
         results = module.results
         memorization, generalization = results[MEMORIZATION_SPLIT], results[GENERALIZATION_SPLIT]
@@ -90,7 +94,7 @@ class StageRecorder:
             self.dense_scores = (memorization.score, generalization.score)
         dense_memorization, dense_generalization = self.dense_scores
         lambda_ = end.xi / self._config.gates.gate_lr
-        residual, standard_error = self._stationarity(module, lambda_)
+        residuals = self._stationarity(module, prox_optimizer(trainer), lambda_)
         test = results.get(TEST_SPLIT)
         return StageRecord(
             stage=end.stage,
@@ -110,8 +114,9 @@ class StageRecorder:
             train_loss=end.train_loss,
             memorization_loss=memorization.loss,
             generalization_loss=generalization.loss,
-            kkt_residual=residual,
-            kkt_residual_se=standard_error,
+            kkt_residual=residuals.kkt,
+            kkt_residual_se=residuals.kkt_se,
+            stationarity_residual=residuals.stationarity,
             gates_flickering=end.gates_flickering,
             gates_revived=end.gates_revived,
             sum_of_strengths=math.fsum(float(m.strengths().double().sum()) for m in matrices),

@@ -125,7 +125,7 @@ def run(config: RunConfig, *, show_progress: bool = True) -> RunOutcome:
         warmup_epochs=config.optim.warmup_epochs,
         has_gates=bool(matrices),
         seed=config.seed,
-        kkt_residual=lambda module, lambda_: stationarity(module, lambda_)[0] or 0.0,
+        stationarity_residual=lambda *at: stationarity(*at).stationarity or 0.0,
     )
     callbacks: list[pl.Callback] = [scheduler]
     if show_progress:

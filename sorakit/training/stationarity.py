@@ -1,10 +1,13 @@
 """How far a model's gates are from optimal at fixed A and B, measured on training examples."""
 
+from dataclasses import dataclass
+
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from sorakit.method.kkt import kkt_residual
+from sorakit.method.kkt import kkt_residual, unit_scale_relief
+from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
 from sorakit.metric_names import MEMORIZATION_SPLIT
 from sorakit.tasks.base import LABEL
@@ -12,8 +15,24 @@ from sorakit.training.data import AdaptationData, Batch
 from sorakit.training.module import AdaptationModule
 
 
+@dataclass(frozen=True, kw_only=True)
+class Residuals:
+    """Violations of what must hold at an end, in units of lambda; None where not measured.
+
+    Attributes:
+        kkt: Of the optimality of `min L(g) + lambda |g|_1` at fixed A and B.
+        kkt_se: Split-half standard error of `kkt`; None where one batch holds all examples.
+        stationarity: Of a fixed point of the training step: `kkt`, but in unit scale under proximal
+            SGD with the penalty that the growth of A and B leaves (`unit_scale_relief`).
+    """
+
+    kkt: float | None = None
+    kkt_se: float | None = None
+    stationarity: float | None = None
+
+
 class Stationarity:
-    """The KKT residual over memorization examples, in evaluation mode and float32.
+    """Residuals over memorization examples, in evaluation mode and float32.
 
     Args:
         data: Tokenised splits.
@@ -26,18 +45,26 @@ class Stationarity:
         self._num_examples = num_examples
         self._batch_size = batch_size
 
-    def __call__(
-        self, module: pl.LightningModule, lambda_: float
-    ) -> tuple[float | None, float | None]:
-        """Return the residual and its split-half standard error, both in units of lambda.
+        self._last: tuple[tuple[int, float], Residuals] | None = None
 
-        Both are None without gates, examples or penalty (lambda 0: a step that may prune nothing),
-        the error also where one batch holds all examples.
+    def __call__(
+        self, module: pl.LightningModule, optimizer: ProxAdamW, lambda_: float
+    ) -> Residuals:
+        """Return the residuals of a module's gates at `lambda_`.
+
+        Nothing is measured without gates, examples or penalty (lambda 0: a step that may prune
+        nothing). A second call at the same step returns the first one's answer.
         """
         assert isinstance(module, AdaptationModule)
+        key = (module.global_step, lambda_)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, self._measure(module, optimizer, lambda_))
+        return self._last[1]
+
+    def _measure(self, module: AdaptationModule, optimizer: ProxAdamW, lambda_: float) -> Residuals:
         matrices = adapted_matrices(module.model)
         if self._num_examples == 0 or not matrices or lambda_ == 0:
-            return None, None
+            return Residuals()
         batches = self._data.batches_of(
             MEMORIZATION_SPLIT, max_examples=self._num_examples, batch_size=self._batch_size
         )
@@ -45,11 +72,28 @@ class Stationarity:
         gate = torch.cat([m.gate.detach() for m in matrices])
         total = sum(weight for _, weight in halves)
         mean = sum((gradient * weight for gradient, weight in halves), torch.zeros_like(gate))
-        residual = kkt_residual(gate, mean / total, lambda_=lambda_)
-        if any(weight == 0 for _, weight in halves):  # a single batch has no second half
-            return residual, None
-        first, second = (kkt_residual(gate, gradient, lambda_=lambda_) for gradient, _ in halves)
-        return residual, abs(first - second) / 2
+        mean /= total
+        error = None
+        if all(weight > 0 for _, weight in halves):  # a single batch has no second half
+            first, second = (kkt_residual(gate, half, lambda_=lambda_) for half, _ in halves)
+            error = abs(first - second) / 2
+        return Residuals(
+            kkt=kkt_residual(gate, mean, lambda_=lambda_),
+            kkt_se=error,
+            stationarity=kkt_residual(
+                gate, mean, lambda_=lambda_, relief=_relief(optimizer, matrices)
+            ),
+        )
+
+
+def _relief(optimizer: ProxAdamW, matrices: list[AdaptedMatrix]) -> Tensor | None:
+    """Return what unit scale takes off the penalty of each gate; known for proximal SGD only."""
+    group = optimizer.gate_groups[0]
+    if group["gate_update"] != "sgd":
+        return None
+    gate = torch.cat([m.gate.detach() for m in matrices])
+    growth = torch.cat([optimizer.growth(m) for m in matrices])
+    return unit_scale_relief(gate, growth, gate_lr=group["lr"])
 
 
 def _gate_gradient(

@@ -99,8 +99,8 @@ class XiScheduler(pl.Callback):
         warmup_epochs: Linear warm-up of the learning rate.
         has_gates: False for a run without an adapter: it ends with the dense stage.
         seed: Seed of dropout and of random controls.
-        kkt_residual: Returns the KKT residual of a module at a lambda; needed for
-            `until: stationary`.
+        stationarity_residual: Returns how far the gates of a module are from a fixed point of the
+            training step at a lambda, in units of it; needed for `until: stationary`.
         on_stage_end: Called as `f(trainer, module, stage_end)` after a stage's evaluation, before
             xi rises.
     """
@@ -114,7 +114,9 @@ class XiScheduler(pl.Callback):
         warmup_epochs: float,
         has_gates: bool,
         seed: int,
-        kkt_residual: Callable[[pl.LightningModule, float], float] | None = None,
+        stationarity_residual: (
+            Callable[[pl.LightningModule, ProxAdamW, float], float] | None
+        ) = None,
         on_stage_end: Sequence[Callable[[pl.Trainer, pl.LightningModule, StageEnd], None]] = (),
     ) -> None:
         self._xi_config = xi
@@ -122,7 +124,7 @@ class XiScheduler(pl.Callback):
         self._dense = dense
         self._stage_config = stage
         self._control = make_control(stage.control, seed=seed)
-        self._kkt_residual = kkt_residual
+        self._stationarity_residual = stationarity_residual
         self._warmup_epochs = warmup_epochs
         self._has_gates = has_gates
         self._seed = seed
@@ -224,7 +226,7 @@ class XiScheduler(pl.Callback):
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        optimizer = _optimizer(trainer)
+        optimizer = prox_optimizer(trainer)
         if self.stage > 0 and self.steps_in_stage == 0:
             self._control.begin_stage(pl_module, optimizer, target=self._target(optimizer))
         self._loss_sum, self._loss_count = 0.0, 0
@@ -243,7 +245,7 @@ class XiScheduler(pl.Callback):
     ) -> None:
         torch.manual_seed(step_seed(self._seed, self.step))
         steps_per_epoch = _data(trainer).steps_per_epoch
-        optimizer = _optimizer(trainer)
+        optimizer = prox_optimizer(trainer)
         trains = self.stage == 0 or self._control.trains
         factor = learning_rate_factor(
             self.steps_in_stage if self._is_like_dense else self.step,
@@ -271,7 +273,7 @@ class XiScheduler(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
     ) -> None:
-        self._control.before_step(_optimizer(trainer), step=self.step)
+        self._control.before_step(prox_optimizer(trainer), step=self.step)
 
     @override
     def on_train_batch_end(
@@ -282,7 +284,7 @@ class XiScheduler(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        optimizer = _optimizer(trainer)
+        optimizer = prox_optimizer(trainer)
         if self.stage > 0:
             self._control.after_step(optimizer)
         self.step += 1
@@ -327,9 +329,11 @@ class XiScheduler(pl.Callback):
         if self._follows_target:
             return TARGET if self._is_target_met(trainer) else MAX_EPOCHS
         if self._stage_config.until == "stationary" and self._control.trains:
-            assert self._kkt_residual is not None
-            lambda_ = self._used_xi / _gate_lr(_optimizer(trainer))
-            if self._kkt_residual(pl_module, lambda_) <= self._stage_config.tolerance:
+            assert self._stationarity_residual is not None
+            optimizer = prox_optimizer(trainer)
+            lambda_ = self._used_xi / _gate_lr(optimizer)
+            residual = self._stationarity_residual(pl_module, optimizer, lambda_)
+            if residual <= self._stage_config.tolerance:
                 return STATIONARY
             longest = max(1, round(self._stage_config.max_epochs * steps_per_epoch))
             return MAX_EPOCHS if self.steps_in_stage >= longest else None
@@ -356,7 +360,7 @@ class XiScheduler(pl.Callback):
     ) -> None:
         assert self._last_change is not None
         assert self._last_revival is not None
-        optimizer = _optimizer(trainer)
+        optimizer = prox_optimizer(trainer)
         steps_per_epoch = _data(trainer).steps_per_epoch
         recently = max(self.step - steps_per_epoch, self._segment_start)
         end = StageEnd(
@@ -423,7 +427,12 @@ def _has_reached(optimizer: ProxAdamW, target: int) -> bool:
     return bool(costs[live].sum() - costs[weakest] < target)
 
 
-def _optimizer(trainer: pl.Trainer) -> ProxAdamW:
+def prox_optimizer(trainer: pl.Trainer) -> ProxAdamW:
+    """Return the trainer's optimizer.
+
+    Raises:
+        ValueError: If it is another one than `ProxAdamW`.
+    """
     optimizer = trainer.optimizers[0]
     if not isinstance(optimizer, ProxAdamW):
         raise ValueError(  # noqa: TRY004  # a user's mistake in configure_optimizers

@@ -170,7 +170,7 @@ def test_stationary_stage_ends_at_its_tolerance(hub):
     stages = stages_of(stationary_run(hub, "loose", tolerance=3.0, max_epochs=40.0))
     ended = stages[stages["stopped_by"] == "stationary"]
     assert len(ended) >= 1
-    assert (ended["kkt_residual"] <= 3.0).all()
+    assert (ended["stationarity_residual"] <= 3.0).all()
 
 
 def test_stage_that_does_not_settle_ends_at_its_cap(hub):

@@ -122,6 +122,7 @@ class AdaptedLayer:
     lora_B: Matrix
     gate: Vector
     moments: dict[str, Moments] = field(default_factory=dict)
+    growth: Vector = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.moments = {
@@ -173,7 +174,9 @@ def prox_adamw_step(
             layer.gate = released_threshold(moved, xi)
         else:
             raise AssertionError(gate_update)
-    if unit_scale:  # 4. norms of A and B move into the gate
+    if unit_scale:  # 4. norms of A and B move into the gate; their log is averaged
+        was = layer.growth
+        layer.growth = []
         for i in range(r):
             row = math.sqrt(sum(w * w for w in layer.lora_A[i]))
             column = math.sqrt(sum(row_of_b[i] ** 2 for row_of_b in layer.lora_B))
@@ -181,6 +184,8 @@ def prox_adamw_step(
             for row_of_b in layer.lora_B:
                 row_of_b[i] = row_of_b[i] / column
             layer.gate[i] = layer.gate[i] * row * column
+            now = math.log(row * column)
+            layer.growth.append(0.99 * was[i] + 0.01 * now if was else now)
     return layer
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from sorakit.method.kkt import kkt_residual
+from sorakit.method.kkt import kkt_residual, unit_scale_relief
 from sorakit.method.prox import soft_threshold
 from tests.support import reference
 
@@ -47,6 +47,25 @@ def test_fixed_point_of_the_proximal_step_is_a_solution(generator):
     for _ in range(2000):
         gate = soft_threshold(gate - 0.1 * curvature * (gate - optimum), 0.1 * 0.5)
     assert kkt_residual(gate, curvature * (gate - optimum), lambda_=0.5) < 1e-10
+
+
+def test_fixed_point_of_a_step_that_lets_gates_grow_has_the_penalty_that_growth_leaves(generator):
+    # the same step, then each gate grows by its own factor, as unit scale hands it over from A and B
+    curvature = torch.arange(1.0, 7.0, dtype=torch.float64)
+    optimum = torch.randn(6, generator=generator, dtype=torch.float64)
+    growth = 0.02 * torch.rand(6, generator=generator, dtype=torch.float64)
+    gate = torch.ones(6, dtype=torch.float64)
+    for _ in range(4000):
+        gate = soft_threshold(gate - 0.1 * curvature * (gate - optimum), 0.1 * 0.5) * growth.exp()
+    gradient = curvature * (gate - optimum)
+    relief = unit_scale_relief(gate, growth, gate_lr=0.1)
+    assert kkt_residual(gate, gradient, lambda_=0.5, relief=relief) < 1e-10
+    assert kkt_residual(gate, gradient, lambda_=0.5) > 0.01
+
+
+def test_no_growth_is_no_relief(generator):
+    gate = torch.randn(5, generator=generator)
+    assert unit_scale_relief(gate, torch.zeros(5), gate_lr=0.1).abs().max() == 0
 
 
 def test_no_gates_are_a_solution():

@@ -117,8 +117,11 @@ def test_prox_adamw_follows_the_reference_in_weights_and_state(update, unit_scal
             for name in ("lora_A", "lora_B", "gate"):
                 parameter = getattr(matrix, name)
                 assert_close(parameter, getattr(layer, name))
+                if name == "gate":
+                    assert_close(optimizer.growth(matrix), layer.growth or [0.0] * len(layer.gate))
                 if name == "gate" and update == "sgd":
-                    assert parameter not in optimizer.state
+                    kept = {"growth"} if unit_scale else set()
+                    assert set(optimizer.state.get(parameter, {})) == kept
                     continue
                 state, moments = optimizer.state[parameter], layer.moments[name]
                 assert state["step"].item() == moments.step
