@@ -64,6 +64,8 @@ def _row(name: str, scores: pd.DataFrame, *, sign: str = "") -> str:
             f"{scores[score, share].mean():{sign}.3f} ± {scores[score, share].std():.3f}"
             for score in SCORES
         )
+        if scores[SCORES[0], share].notna().any()
+        else "–"
         for share in SHARES
     ]
     return f"| {name} | {len(scores)} | " + " | ".join(cells) + " |"

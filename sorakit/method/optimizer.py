@@ -5,6 +5,7 @@ State that changes the mathematics stands in `param_groups` (`xi`, `gate_update`
 growth it takes over from A and B), so that a checkpoint of the optimizer holds it.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, get_args
 
@@ -111,6 +112,7 @@ class ProxSGD(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             _check_gradients(group)
+            _warn_of_schedule(group)
             gradients = _averaged_gradients(self, group)
             gate_step_(
                 group["params"],
@@ -181,6 +183,7 @@ class ProxAdamW(AdamW):
                 loss = closure()
         for group in self.gate_groups:
             _check_gradients(group)
+            _warn_of_schedule(group)
         self._decay_live_ranks()
         # AdamW passes over parameters without a gradient, so gates on SGD hide theirs.
         hidden = [
@@ -310,6 +313,18 @@ def _check_gates(group: dict[str, Any]) -> None:
                 "gate of 1 does not "
                 "move by a small `xi`."
             )
+
+
+def _warn_of_schedule(group: dict[str, Any]) -> None:
+    """Warn, once, of a learning-rate schedule that moves the step size of gates."""
+    initial = group.get("initial_lr")  # set by PyTorch's schedulers, for every group
+    if initial is not None and group["lr"] != initial:
+        warnings.warn(
+            f"`lr` of gates should stay {initial}, but a learning-rate schedule changes it: lambda "
+            "= xi / lr changes with it. Use a constant schedule, or one that leaves the gate group "
+            "as it is.",
+            stacklevel=3,
+        )
 
 
 def _check_gradients(group: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.lasso import LEVELS_FILE, PATH_FILE, SOURCE_FILE, largest_differences
-from experiments import controls_table, default_gates_table, planted_ranks
+from experiments import controls_table, default_gates_table, planted_ranks, unit_scale
 from experiments.runner import RESULTS
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ def written(experiment: str) -> str:
     return (RESULTS / experiment / "table.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("experiment", ["default_gates", "controls"])
+@pytest.mark.parametrize("experiment", ["default_gates", "controls", "unit_scale"])
 def test_method_page_shows_the_table(experiment):
     assert written(experiment) in METHOD
 
@@ -43,6 +43,11 @@ def test_table_of_the_controls_is_made_of_the_records():
 def test_table_of_planted_ranks_is_made_of_the_records():
     runs = planted_ranks.load(planted_ranks.FOLDER / "paths.jsonl")
     assert planted_ranks.table(runs) == written("planted_ranks")
+
+
+def test_table_of_unit_scale_is_made_of_the_records():
+    lines = (unit_scale.FOLDER / "runs.jsonl").read_text("utf-8").splitlines()
+    assert unit_scale.table([json.loads(line) for line in lines]) == written("unit_scale")
 
 
 @pytest.mark.parametrize("page", [METHOD, README], ids=["method", "README"])

@@ -1,6 +1,7 @@
 import copy
 import io
 import re
+import warnings
 from typing import Any
 
 import pytest
@@ -509,3 +510,29 @@ def test_every_trainable_parameter_is_in_exactly_one_group(tiny_bert):
 def test_gates_of_the_released_update_use_its_eps(tiny_bert):
     optimizer = make_module(tiny_bert, update="released").configure_optimizers()
     assert [group["eps"] for group in optimizer.param_groups] == [1e-8, 1e-8, 1e-6]
+
+
+@pytest.mark.parametrize("make", [make_optimizer, lambda ms: ProxSGD([m.gate for m in ms], lr=0.1)])
+def test_schedule_that_moves_the_step_size_of_gates_is_warned_of(make, generator):
+    matrices = draw_matrices(generator)
+    optimizer = make(matrices)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.5, total_iters=2)
+    draw_gradients(matrices, generator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()  # still at its first value
+    schedule.step()
+    with pytest.warns(UserWarning, match=r"^`lr` of gates should stay 0\.\d+, but a learning-rate"):
+        optimizer.step()
+
+
+def test_constant_schedule_is_not_warned_of(generator):
+    matrices = draw_matrices(generator)
+    optimizer = make_optimizer(matrices)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    draw_gradients(matrices, generator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
+        schedule.step()
+        optimizer.step()
