@@ -16,6 +16,7 @@ from analysis.load import FLOOR, HOLD_DENSE, PATH, load_runs
 from experiments.runner import RESULTS
 
 SHARES = (0.5, 0.2, 0.05, 0.01)
+NOT_MEASURED = "-"
 
 
 def scores_at_shares(run: pd.DataFrame) -> dict[tuple[str, float], float]:
@@ -65,7 +66,7 @@ def _row(name: str, scores: pd.DataFrame, *, sign: str = "") -> str:
             for score in SCORES
         )
         if scores[SCORES[0], share].notna().any()
-        else "–"
+        else NOT_MEASURED
         for share in SHARES
     ]
     return f"| {name} | {len(scores)} | " + " | ".join(cells) + " |"

@@ -25,7 +25,9 @@ import lightning.pytorch as pl
 import torch
 from typing_extensions import override
 
-from experiments.planted_ranks import SORA, chosen, make, sora_path
+from experiments.planted_ranks.points import chosen
+from experiments.planted_ranks.runs import make
+from experiments.planted_ranks.sora import SORA, Regression, sora_path
 from experiments.runner import RESULTS
 from sorakit.method.kkt import kkt_residual, unit_scale_relief
 from sorakit.method.optimizer import ProxAdamW
@@ -66,6 +68,7 @@ def run(handling: str, seed: int) -> dict[str, Any]:
     def look(trainer: pl.Trainer, module: pl.LightningModule, end: StageEnd) -> None:
         optimizer = prox_optimizer(trainer)
         gates = [matrix.gate for matrix in optimizer.matrices]
+        assert isinstance(module, Regression)
         with torch.enable_grad():
             loss = example_losses(module.model(train.inputs), train.targets).mean()
             gradient = torch.cat(torch.autograd.grad(loss, gates))

@@ -4,18 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.planted_ranks import (
-    SORA,
-    Point,
-    adalora_path,
-    append,
-    chosen,
-    load,
-    lora_paths,
-    matrix_rows,
-    sora_path,
-    table,
-)
+from experiments.planted_ranks.baselines import adalora_path, lora_paths
+from experiments.planted_ranks.points import Point, append, chosen, load, matrix_rows
+from experiments.planted_ranks.sora import SORA, sora_path
+from experiments.planted_ranks.table import table
 from sorakit.tasks.planted import PlantedConfig, compress, plant
 
 SMALL = PlantedConfig(ranks=(0, 1, 2, 4), d_in=16, d_out=16, num_held_out=4096)

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from analysis.lasso import LEVELS_FILE, PATH_FILE, SOURCE_FILE, largest_differences
-from experiments import controls_table, default_gates_table, planted_ranks, unit_scale
+from experiments import controls_table, default_gates_table, unit_scale
+from experiments.planted_ranks.points import FOLDER, load
+from experiments.planted_ranks.table import table
 from experiments.runner import RESULTS
 
 ROOT = Path(__file__).parents[2]
@@ -41,8 +43,8 @@ def test_table_of_the_controls_is_made_of_the_records():
 
 
 def test_table_of_planted_ranks_is_made_of_the_records():
-    runs = planted_ranks.load(planted_ranks.FOLDER / "paths.jsonl")
-    assert planted_ranks.table(runs) == written("planted_ranks")
+    runs = load(FOLDER / "paths.jsonl")
+    assert table(runs) == written("planted_ranks")
 
 
 def test_table_of_unit_scale_is_made_of_the_records():

@@ -50,7 +50,7 @@ def test_fixed_point_of_the_proximal_step_is_a_solution(generator):
 
 
 def test_fixed_point_of_a_step_that_lets_gates_grow_has_the_penalty_that_growth_leaves(generator):
-    # the same step, then each gate grows by its own factor, as unit scale hands it over from A and B
+    # the same step, then each gate grows by its own factor, as what unit scale takes off A and B
     curvature = torch.arange(1.0, 7.0, dtype=torch.float64)
     optimum = torch.randn(6, generator=generator, dtype=torch.float64)
     growth = 0.02 * torch.rand(6, generator=generator, dtype=torch.float64)
