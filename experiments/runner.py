@@ -17,7 +17,9 @@ from sorakit.records import (
     META_FILE,
     RANKS_FILE,
     STAGES_FILE,
+    STEPS_FILE,
     TIMINGS_FILE,
+    TRACKING_DIR,
     RunWriter,
     config_to_dict,
     is_complete,
@@ -112,8 +114,9 @@ def run_after_dense(source: Path, config: RunConfig) -> Path:
             )
         dense = stage_name(0)
         shutil.copytree(source / ADAPTERS_DIR / dense, path / ADAPTERS_DIR / dense)
-        for name in (EXAMPLES_FILE, RANKS_FILE, STAGES_FILE, TIMINGS_FILE):
-            shutil.copyfile(source / name, path / name)
+        for name in (EXAMPLES_FILE, RANKS_FILE, STAGES_FILE, STEPS_FILE, TIMINGS_FILE):
+            if (source / name).exists():  # no steps in older records
+                shutil.copyfile(source / name, path / name)
         writer = RunWriter(path)
         writer.keep_stages(1)
         writer.write_config(config)
@@ -139,7 +142,7 @@ def keep_records(paths: Iterable[Path], results: Path, *, examples: bool = True)
             raise ValueError(f"`paths` must be completed runs, got {str(path)!r} ({loaded.state}).")
         target = results / loaded.run_id
         if not target.exists():
-            left_out = [ADAPTERS_DIR, CHECKPOINTS_DIR, "*.part"]
+            left_out = [ADAPTERS_DIR, CHECKPOINTS_DIR, TRACKING_DIR, "*.part"]
             left_out += [] if examples else [EXAMPLES_FILE]
             ignore = shutil.ignore_patterns(*left_out)
             shutil.copytree(path, target, ignore=ignore)
@@ -147,7 +150,7 @@ def keep_records(paths: Iterable[Path], results: Path, *, examples: bool = True)
 
 def _before_sparsifying(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that decides the dense stage."""
-    later = {"out_dir": None, "xi": {"start": config["xi"]["start"]}}
+    later = {"out_dir": None, "tracking": None, "xi": {"start": config["xi"]["start"]}}
     control = config["stage"]["control"]
     stage = {
         "lr_factor": config["stage"]["lr_factor"],

@@ -4,6 +4,7 @@ Every command imports what it needs: `--help` takes a fraction of a second, and 
 torch.
 """
 
+import importlib.util
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from sorakit.config import RunConfig
 
+_FAILED = 1
 _USER_ERROR = 2
 _INTERRUPTED = 130
 
@@ -94,6 +96,23 @@ def _parser() -> ArgumentParser:
     )
     export.add_argument("--out", type=str, required=True, help="New folder for the adapter.")
     commands.add_subcommand("export", export, help="the pruned LoRA of one stage")
+    commands.add_subcommand("sync", _sync_parser(), help="runs and their dashboard to W&B")
+    return parser
+
+
+def _sync_parser() -> ArgumentParser:
+    parser = _Parser(
+        description="Send the runs at or below a folder to Weights & Biases, and make or renew the "
+        "dashboard of their project. What the server holds already is not sent again."
+    )
+    parser.add_argument("runs", metavar="RUNS", help="Folder with runs.")
+    parser.add_argument(
+        "--project", type=str | None, default=None, help="Instead of tracking.project of the runs."
+    )
+    parser.add_argument(
+        "--entity", type=str | None, default=None, help="Instead of tracking.entity of the runs."
+    )
+    parser.add_argument("--workspace", type=bool, default=True, help="Make or renew the dashboard.")
     return parser
 
 
@@ -164,16 +183,42 @@ def _export(options: Namespace) -> None:
 
 def _retaining(run: Any, share: float) -> int:
     """Return the stage with the fewest parameters that keep `share` of dense generalization."""
+    from sorakit.records import sparsest_keeping
+
     if not 0 < share <= 1:
         raise ValueError(f"`--retention` must be in (0, 1], got {share}.")
     stages = run.stages
     if stages.empty:
         raise ValueError(f"`RUN` must have a complete stage, got {str(run.path)!r} with none.")
-    kept = stages[stages["generalization"] >= share * stages["generalization"].iloc[0]]
-    return int(kept.sort_values(["num_nonzero_params", "stage"])["stage"].iloc[0])
+    stage = sparsest_keeping(stages, "generalization", share)
+    if stage is None:
+        raise ValueError(
+            f"`RUN` must have a positive dense score for `--retention`, got {str(run.path)!r}. "
+            "Name a `--stage`."
+        )
+    return int(stage["stage"])
 
 
-_COMMANDS = {"run": _run, "status": _status, "export": _export}
+def _sync(options: Namespace) -> None:
+    if options.workspace and importlib.util.find_spec("wandb_workspaces") is None:
+        raise ValueError(
+            "`--workspace` must be false without the package wandb-workspaces, got true. "
+            "Install it: pip install -c constraints.txt -e '.[wandb-workspaces]'."
+        )
+    from sorakit.tracking.sync import sync
+
+    report = sync(Path(options.runs), project=options.project, entity=options.entity, say=_say)
+    if options.workspace:
+        from sorakit.tracking.workspace import save_workspaces
+
+        report.failed.extend(save_workspaces(report.projects, say=_say))
+    if report.failed:
+        names = ", ".join(str(name) for name, _ in report.failed)
+        sys.stderr.write(f"sorakit: error: W&B has not taken {names}. Try again later.\n")
+        sys.exit(_FAILED)
+
+
+_COMMANDS = {"run": _run, "status": _status, "export": _export, "sync": _sync}
 
 
 def _say(text: str) -> None:

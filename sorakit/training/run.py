@@ -1,5 +1,6 @@
 """One run from its configuration to a completed run folder."""
 
+import contextlib
 import logging
 import os
 import pickle
@@ -35,6 +36,7 @@ from sorakit.records import (
 )
 from sorakit.tasks import load_task
 from sorakit.tasks.label_noise import with_shuffled_labels
+from sorakit.tracking.live import live_tracker
 from sorakit.training.checkpoint import ResumePoint, checkpoints
 from sorakit.training.data import AdaptationData
 from sorakit.training.module import AdaptationModule
@@ -42,6 +44,7 @@ from sorakit.training.progress import StageProgress
 from sorakit.training.provenance import run_meta
 from sorakit.training.recorder import StageRecorder
 from sorakit.training.stationarity import Stationarity
+from sorakit.training.step_recorder import StepRecorder
 from sorakit.training.xi_scheduler import TRAINER_OPTIONS, XiScheduler
 
 
@@ -127,12 +130,17 @@ def run(config: RunConfig, *, show_progress: bool = True) -> RunOutcome:
         seed=config.seed,
         stationarity_residual=lambda *at: stationarity(*at).stationarity or 0.0,
     )
-    callbacks: list[pl.Callback] = [scheduler]
+    steps = StepRecorder(writer, scheduler=scheduler)
+    callbacks: list[pl.Callback] = [scheduler, steps]
     if show_progress:
         progress = StageProgress(scheduler, title=_title(config, path))
         callbacks.append(progress)
         scheduler.on_stage_end.append(progress.stage_ended)
     scheduler.on_stage_end.append(recorder)
+    tracker = live_tracker(path, config.tracking)
+    if tracker is not None:
+        steps.on_step.append(tracker.wake)
+        scheduler.on_stage_end.append(tracker.wake)
     callbacks.append(ResumePoint(path / CHECKPOINTS_DIR, scheduler=scheduler))
     trainer = _trainer(config, callbacks, show_progress=show_progress)
 
@@ -147,9 +155,13 @@ def run(config: RunConfig, *, show_progress: bool = True) -> RunOutcome:
     try:
         checkpoint = _restore(scheduler, path)
         writer.keep_stages(scheduler.completed_stages)
+        writer.keep_steps(scheduler.step)
         recorder.dense_scores = _dense_scores(path)
-        if not scheduler.is_finished:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with contextlib.nullcontext() if tracker is None else tracker:
+            trainer.loggers = [] if tracker is None else tracker.loggers
+            if not scheduler.is_finished:
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            writer.write_status("completed")
     except BaseException as error:
         # Lightning 2.6 turns Ctrl-C into SystemExit(1) and goes on ignoring the signal.
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
@@ -159,7 +171,6 @@ def run(config: RunConfig, *, show_progress: bool = True) -> RunOutcome:
             raise KeyboardInterrupt from error
         writer.write_status("failed", error=f"{type(error).__name__}: {error}")
         raise
-    writer.write_status("completed")
     return RunOutcome(path=path, action="completed")
 
 
