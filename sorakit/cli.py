@@ -208,12 +208,13 @@ def _sync(options: Namespace) -> None:
     from sorakit.tracking.sync import sync
 
     report = sync(Path(options.runs), project=options.project, entity=options.entity, say=_say)
+    failed = [str(path) for path, _ in report.failed]
     if options.workspace:
         from sorakit.tracking.workspace import save_workspaces
 
-        report.failed.extend(save_workspaces(report.projects, say=_say))
-    if report.failed:
-        names = ", ".join(str(name) for name, _ in report.failed)
+        failed += save_workspaces(report.projects, say=_say)
+    if failed:
+        names = ", ".join(failed)
         sys.stderr.write(f"sorakit: error: W&B has not taken {names}. Try again later.\n")
         sys.exit(_FAILED)
 

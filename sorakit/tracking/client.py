@@ -12,6 +12,7 @@ import wandb
 from wandb.sdk.lib import wbauth
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError, WandbAttachFailedError
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
 from sorakit.config import TrackingMode
 from sorakit.records import TRACKING_DIR, Run
@@ -23,6 +24,7 @@ FAILURES = (
     ValueError,  # an answer that is none
     HandleAbandonedError,
     MailboxClosedError,
+    ServerResponseError,
     WandbApiFailedError,
     WandbAttachFailedError,
 )
@@ -62,6 +64,18 @@ def client_mode(wanted: TrackingMode) -> tuple[ClientMode, str | None]:
     if wanted == "online" and not _has_key():
         return "offline", "there is no API key (`wandb login` asks for one)"
     return wanted, None
+
+
+def check_server(*, timeout: int) -> wandb.Api:
+    """Return the server's interface, once it has answered and taken the key.
+
+    Args:
+        timeout: Seconds to wait.
+
+    Raises:
+        FAILURES: If it has not.
+    """
+    return wandb.Api(timeout=timeout)
 
 
 def require_key() -> None:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -18,6 +18,7 @@ from sorakit.tracking.client import (
     FAILURES,
     ClientMode,
     Target,
+    check_server,
     client_mode,
     open_run,
     read_target,
@@ -26,9 +27,10 @@ from sorakit.tracking.client import (
 from sorakit.tracking.mirror import Mirror
 from sorakit.tracking.rows import find_floor
 
+_ANSWER_TIMEOUT = 10
 _INIT_TIMEOUT = 20.0
 _FINISH_TIMEOUT = 30.0
-"""Seconds that a server may keep a run waiting at its start and at its end."""
+"""Seconds that a server may keep a run waiting: for any answer, at its start and at its end."""
 _INTERVAL = 0.5
 """Seconds between two looks at the run folder; with as many until wandb writes, a SIGKILL loses the
 rows of the last second."""
@@ -61,15 +63,19 @@ class LiveTracker:
         self._failure: BaseException | None = None
         self.loggers: list[Logger] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "LiveTracker":
+        try:
+            if self._mode == "online":
+                # First: wandb's own process goes on with a run that it could not begin.
+                check_server(timeout=_ANSWER_TIMEOUT)
+        except FAILURES as error:
+            self._failed(error)
+            self._mode = "offline"
         try:
             mirror = self._open()
         except FAILURES as error:
             self._failed(error)
-            if self._mode == "offline":
-                return self
-            self._mode = "offline"
-            return self.__enter__()
+            return self
         self._thread = threading.Thread(
             target=self._run, args=(mirror,), name="sorakit-wandb", daemon=True
         )

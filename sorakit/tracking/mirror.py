@@ -75,7 +75,7 @@ class Mirror:
         if size != self._stages_size:
             run = load_run(self._path)  # before the steps: those of its stages are written by then
             steps = run.steps()
-            stages = run.stages.to_dict("records")
+            stages = [{str(k): v for k, v in row.items()} for row in run.stages.to_dict("records")]
             for stage in stages[self._num_stages :]:
                 self._log_steps(steps)
                 with staging_in(self._folder):
@@ -126,7 +126,7 @@ class Mirror:
         row = stage_row(stage, dense=dense, floor=self._floor)
         ranks: pd.DataFrame = run.ranks[run.ranks["stage"] == stage["stage"]]
         if not ranks.empty:
-            table = wandb.Table(columns=RANK_COLUMNS, data=rank_rows(ranks))
+            table = wandb.Table(columns=[*RANK_COLUMNS], data=[*rank_rows(ranks)])
             row[RANKS] = wandb.plot_table(
                 f"{self._tracked.entity}/{HEATMAP}" if self._tracked.entity else HEATMAP,
                 table,

@@ -131,9 +131,10 @@ def stage_row(
     for split, metrics in (stage.get("extra_metrics") or {}).items():
         row |= {extra_metric(split, metric): value for metric, value in metrics.items()}
     row[GAP] = stage[MEMORIZATION_SPLIT] - stage[GENERALIZATION_SPLIT]
-    for score in SCORES if floor is not None else ():
-        gain = dense[score] - floor[score]
-        row[GAINS[score]] = (stage[score] - floor[score]) / gain if gain > 0 else None
+    if floor is not None:
+        for score in SCORES:
+            gain = dense[score] - floor[score]
+            row[GAINS[score]] = (stage[score] - floor[score]) / gain if gain > 0 else None
     return _known(row)
 
 

@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+from wandb.errors import CommError
 
 from sorakit.metric_names import RECORDS_DIGEST
 from sorakit.records import Run, find_runs, is_alive, load_run
-from sorakit.tracking.client import FAILURES, Target, open_run, read_target, require_key
+from sorakit.tracking.client import (
+    FAILURES,
+    Target,
+    check_server,
+    open_run,
+    read_target,
+    require_key,
+)
 from sorakit.tracking.mirror import Mirror
 from sorakit.tracking.rows import Scores, find_floor, num_rows, records_digest
 
+_ANSWER_TIMEOUT = 30
 _INIT_TIMEOUT = 60.0
 _FINISH_TIMEOUT = 300.0
 
@@ -60,6 +69,13 @@ def sync(
         raise ValueError(f"`RUNS` must hold runs, got {str(root)!r}, which holds none.")
     require_key()
     report = SyncReport()
+    try:
+        api = check_server(timeout=_ANSWER_TIMEOUT)
+    except FAILURES as error:
+        reason = _reason(error)
+        say(f"The server does not answer: {reason}")
+        report.failed.extend((path, reason) for path in paths)
+        return report
     for path in paths:
         run = load_run(path)
         if is_alive(run.status):
@@ -69,8 +85,7 @@ def sync(
         floor = find_floor(run.config, [*paths, *sorted(path.absolute().parent.iterdir())])
         target = read_target(run, project=project, entity=entity)
         try:
-            # A new one a run: it caches what it was told.
-            remote = _remote(wandb.Api(), target)
+            remote = _remote(api, target)
             if remote is not None and _is_current(remote, run, floor):
                 report.unchanged.append(path)
                 report.projects.add((remote.entity, remote.project))
@@ -78,13 +93,16 @@ def sync(
                 continue
             report.projects.add(_send(run, target, floor))
         except FAILURES as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            report.failed.append((path, reason))
-            say(f"{path} could not be sent: {reason}")
+            report.failed.append((path, _reason(error)))
+            say(f"{path} could not be sent: {_reason(error)}")
         else:
             report.sent.append(path)
             say(f"{path} sent.")
     return report
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _remote(api: wandb.Api, target: Target) -> Any:
@@ -92,7 +110,7 @@ def _remote(api: wandb.Api, target: Target) -> Any:
     entity = target.entity or api.default_entity
     try:
         return api.run(f"{entity}/{target.project}/{target.run_id}")
-    except wandb.errors.CommError as error:
+    except CommError as error:
         if isinstance(error.exc, ValueError):  # no such run or project
             return None
         raise

@@ -40,14 +40,16 @@ _HEATMAP_FILE = "rank_heatmap.json"
 
 def save_workspaces(
     projects: Iterable[tuple[str, str]], *, say: Callable[[str], None]
-) -> list[tuple[str, str]]:
-    """Save the view of every (entity, project); return project and reason of each that failed."""
-    failed: list[tuple[str, str]] = []
+) -> list[str]:
+    """Save the view of every (entity, project); return the names of those that failed."""
+    failed: list[str] = []
     for entity, project in sorted(projects):
+        name = f"the dashboard of {entity}/{project}"
         try:
             say(f"Dashboard: {save_workspace(entity=entity, project=project)}")
         except FAILURES as error:
-            failed.append((f"the dashboard of {entity}/{project}", str(error)))
+            say(f"{name} could not be saved: {' '.join(str(error).split())}")
+            failed.append(name)
     return failed
 
 

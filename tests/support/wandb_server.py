@@ -264,6 +264,10 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.owner
         headers = {k: v for k, v in self.headers.items() if k.lower() != "authorization"}
         owner.requests.append((self.path, headers, body))
+        if self.path.startswith("/failure/"):  # a test's other process switches it
+            owner.failure = self.path.removeprefix("/failure/")  # pyright: ignore[reportAttributeAccessIssue]  # the test names one
+            self._reply({})
+            return
         if owner.failure == "drop":
             self.connection.close()
             self.close_connection = True
