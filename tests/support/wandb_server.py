@@ -163,7 +163,7 @@ class WandbServer:
             "systemMetrics": "{}",
             "historyLineCount": len(run.history),
             "historyKeys": {"lastStep": max((row["_step"] for row in run.rows()), default=-1)},
-            "user": None,
+            "user": {"name": ENTITY, "username": ENTITY},
         }
         return {"project": {"run": known}}
 
