@@ -371,10 +371,10 @@ class TrainerConfig:
 class TrackingConfig:
     """Where a run is shown while it runs; changes nothing in it and is part of no run id."""
 
-    wandb: TrackingMode = "auto"
+    wandb: TrackingMode | Literal[False] = "auto"
     """Weights & Biases: off; offline (files in the run folder, sent by `sorakit sync`); online
     (live; offline, with a warning, without a key or a server); auto: as WANDB_MODE says if it is
-    set, otherwise online if there is a key, and offline if not."""
+    set, otherwise online if there is a key, and offline if not. YAML reads off as false."""
     project: str = "sorakit"
     """W&B project."""
     entity: str | None = None
@@ -384,6 +384,11 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.project), "tracking.project", "not empty", self.project)
+
+    @property
+    def mode(self) -> TrackingMode:
+        """`wandb`, with off for false."""
+        return self.wandb or "off"
 
 
 @dataclass(frozen=True, kw_only=True)

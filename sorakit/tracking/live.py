@@ -179,9 +179,9 @@ class RunFolderLogger(WandbLogger):
 
 def live_tracker(path: Path, config: TrackingConfig) -> LiveTracker | None:
     """Return the tracker of the run in `path`; None if it is not tracked."""
-    if config.wandb == "off":
+    if config.mode == "off":
         return None
-    mode, reason = client_mode(config.wandb)
+    mode, reason = client_mode(config.mode)
     if reason is not None:
-        warnings.warn(f"`tracking.wandb` is offline, not {config.wandb}: {reason}.", stacklevel=2)
+        warnings.warn(f"`tracking.wandb` is offline, not {config.mode}: {reason}.", stacklevel=2)
     return None if mode == "off" else LiveTracker(path, config, mode)

@@ -221,6 +221,26 @@ class WandbServer:
     def _CommitArtifact(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - as above
         return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": ""}}}
 
+    def _UpsertSweep(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - as above
+        name = f"sweep{len(self.sweeps) + 1}"
+        self.sweeps[name] = v
+        project = {"id": "UHI=", "name": v["projectName"], "entity": {"id": "RQ=", "name": ENTITY}}
+        sweep = {"name": name, "project": project}
+        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+
+    def _SweepWithRuns(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - as above
+        config = self.sweeps[v["sweep"]]["config"]
+        sweep = {"id": v["sweep"], "name": v["sweep"], "config": config, "runs": {"edges": []}}
+        return {"project": {"sweep": sweep}}
+
+    def _CreateAgent(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - as above
+        return {"createAgent": {"agent": {"id": "agent-1"}}}
+
+    def _Heartbeat(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - as above
+        busy = bool(json.loads(v["runState"]))
+        commands = [] if busy else [self.jobs.pop(0) if self.jobs else {"type": "exit"}]
+        return {"agentHeartbeat": {"agent": {"id": v["id"]}, "commands": json.dumps(commands)}}
+
     def _ServerFeaturesQuery(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - as above
         return {"serverInfo": {"features": []}}
 
