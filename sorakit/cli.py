@@ -4,7 +4,6 @@ Every command imports what it needs: `--help` takes a fraction of a second, and 
 torch.
 """
 
-import importlib.util
 import shutil
 import sys
 from collections.abc import Sequence
@@ -200,18 +199,14 @@ def _retaining(run: Any, share: float) -> int:
 
 
 def _sync(options: Namespace) -> None:
-    if options.workspace and importlib.util.find_spec("wandb_workspaces") is None:
-        raise ValueError(
-            "`--workspace` must be false without the package wandb-workspaces, got true. "
-            "Install it: pip install -c constraints.txt -e '.[wandb-workspaces]'."
-        )
     from sorakit.tracking.sync import sync
+    from sorakit.tracking.workspace import require_workspaces, save_workspaces
 
+    if options.workspace:
+        require_workspaces()
     report = sync(Path(options.runs), project=options.project, entity=options.entity, say=_say)
     failed = [str(path) for path, _ in report.failed]
     if options.workspace:
-        from sorakit.tracking.workspace import save_workspaces
-
         failed += save_workspaces(report.projects, say=_say)
     if failed:
         names = ", ".join(failed)

@@ -1,12 +1,12 @@
 """The dashboard as code: one saved view a project, the same however often it is made."""
 
+import importlib
 import json
 from collections.abc import Callable, Iterable
 from importlib.resources import files
+from typing import Any
 
 import wandb
-import wandb_workspaces.reports.v2 as wr
-import wandb_workspaces.workspaces as ws
 
 from sorakit.metric_names import (
     GAP,
@@ -38,6 +38,21 @@ _DATASET = "Group"
 _HEATMAP_FILE = "rank_heatmap.json"
 
 
+def require_workspaces() -> None:
+    """Raise unless wandb-workspaces is installed.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    try:
+        _workspaces()
+    except ImportError as error:
+        raise ValueError(
+            "`--workspace` must be false without the package wandb-workspaces, got true. "
+            "Install it: pip install -c constraints.txt -e '.[wandb-workspaces]'."
+        ) from error
+
+
 def save_workspaces(
     projects: Iterable[tuple[str, str]], *, say: Callable[[str], None]
 ) -> list[str]:
@@ -59,6 +74,7 @@ def save_workspace(*, entity: str, project: str) -> str:
     Returns:
         Address of the view.
     """
+    ws = _workspaces()
     api = wandb.Api()
     api.create_custom_chart(
         entity=entity,
@@ -81,8 +97,9 @@ def heatmap_spec() -> dict[str, object]:
     return json.loads(files("sorakit.tracking").joinpath(_HEATMAP_FILE).read_text("utf-8"))
 
 
-def sections(*, entity: str) -> list[ws.Section]:
+def sections(*, entity: str) -> list[Any]:
     """Return the sections of the view."""
+    ws, wr = _workspaces(), _reports()
     return [
         ws.Section(
             name="Curves: mean and standard deviation over seeds",
@@ -129,8 +146,9 @@ def sections(*, entity: str) -> list[ws.Section]:
     ]
 
 
-def runset_settings() -> ws.RunsetSettings:
+def runset_settings() -> Any:
     """Return the run table: its columns, and its groups by dataset and kind of run."""
+    ws = _workspaces()
     columns = [
         *(dense_score(score) for score in SCORES),
         *(floor_score(score) for score in SCORES),
@@ -144,7 +162,8 @@ def runset_settings() -> ws.RunsetSettings:
     )
 
 
-def _curve(title: str, key: str) -> wr.LinePlot:
+def _curve(title: str, key: str) -> Any:
+    wr = _reports()
     return wr.LinePlot(
         title=title,
         x=NUM_NONZERO_PARAMS,
@@ -158,7 +177,8 @@ def _curve(title: str, key: str) -> wr.LinePlot:
     )
 
 
-def _bars(title: str, key: str) -> wr.BarPlot:
+def _bars(title: str, key: str) -> Any:
+    wr = _reports()
     return wr.BarPlot(
         title=title,
         metrics=[key],
@@ -169,8 +189,9 @@ def _bars(title: str, key: str) -> wr.BarPlot:
     )
 
 
-def _existing(*, entity: str, project: str) -> ws.Workspace:
+def _existing(*, entity: str, project: str) -> Any:
     """Return the view as it is on the server, or a new one under the same address."""
+    ws = _workspaces()
     host = wandb.setup().settings.base_url
     try:
         return ws.Workspace.from_url(f"{host}/{entity}/{project}?nw={VIEW}")
@@ -178,3 +199,13 @@ def _existing(*, entity: str, project: str) -> ws.Workspace:
         workspace = ws.Workspace(entity=entity, project=project, name=TITLE)
         workspace._internal_name = f"nw-{VIEW}-v"  # as wandb-workspaces 0.4 names a saved view
         return workspace
+
+
+def _workspaces() -> Any:
+    """Return the module of an extra, which type checkers may not find."""
+    return importlib.import_module("wandb_workspaces.workspaces")
+
+
+def _reports() -> Any:
+    """Return the module of the panels."""
+    return importlib.import_module("wandb_workspaces.reports.v2")
