@@ -28,7 +28,8 @@ def main() -> None:
         scores = []
         for seed in SEEDS:
             options = [f"--backbone.random_init={random_init}", f"--seed={seed}"]
-            options += ["--xi.num_stages=1", f"--trainer.num_threads={args.threads}"]
+            options += ["--xi.spacing=geometric", "--xi.num_stages=1", "--stage.kkt_examples=0"]
+            options.append(f"--trainer.num_threads={args.threads}")
             config = parse_run_config(["--config", str(CONFIG), *options])
             path = run(below(args.out, config)).path
             keep_records([path], RESULTS / "encoder_check")
