@@ -218,14 +218,15 @@ class NullDistribution:
     def shapes(self, fits: Fits) -> npt.NDArray[np.intp]:
         """Return the index in `SHAPES` of what describes each curve best, `(curves,)`.
 
-        A sigmoid needs a second break that lines do not show (5 % of them at most), or a smaller p
-        value than either single break.
+        A sigmoid needs a second break that at most 5 % of lines show, or a single break that says
+        nothing (p > 0.05) and a smaller p value than that.
         """
         single = fits.sup_f[:2].argmax(axis=0)
         second = second_break_f(fits) > self.second_break
         p = np.max([_shape_p_values(fits.sup_f, sup_f) for sup_f in self.sup_f], axis=0)
-        better = p[2] < np.take_along_axis(p, single[None], axis=0)[0]
-        return np.where((second | better) & (fits.sup_f[2] > 0), 2, single)
+        p_single = np.take_along_axis(p, single[None], axis=0)[0]
+        hidden = (p_single > ALPHA) & (p[2] < p_single)  # the two bends of a sigmoid cancel
+        return np.where((second | hidden) & (fits.sup_f[2] > 0), 2, single)
 
 
 def drop_fits(fits: Fits, shapes: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

@@ -30,7 +30,7 @@ from experiments.runner import RESULTS
 OUT = RESULTS / "inflection_validation"
 TRIALS = 5000
 SEEDS = (3, 5, 10)
-INTERVAL_CURVES = 200
+INTERVAL_CURVES = 500
 """Curves a row for the interval of one curve, which simulates 398 curves of its own; at the ends of
 the range of correlations only."""
 NOISE = 0.016

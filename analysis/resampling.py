@@ -1,0 +1,87 @@
+"""How much the choice of examples alone moves what is computed from scores.
+
+`examples.parquet` says of every example whether it was right at every stage. Examples are drawn
+with replacement, the same ones for every stage, every seed and the floor of a dataset: seeds and
+examples are crossed, and an example that is hard is hard for all (Owen 2007). Scores that are means
+over examples (accuracy) can be computed anew; others (Matthews, F1) need the predictions, which are
+not recorded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from analysis.inflection import FloatArray
+from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
+from sorakit.records import EXAMPLES_FILE
+
+NUM_RESAMPLES = 100
+SPLITS = {"memorization": MEMORIZATION_SPLIT, "generalization": GENERALIZATION_SPLIT}
+"""Score -> split of `examples.parquet`."""
+
+_RESAMPLED_METRIC = "accuracy"
+_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correct:
+    """Which examples of one split were right, in one run.
+
+    Attributes:
+        stages: Shape `(stages,)`.
+        examples: Shape `(examples,)`: their indices in the data set, rising.
+        correct: Shape `(stages, examples)`, 0 or 1.
+    """
+
+    stages: npt.NDArray[np.int64]
+    examples: npt.NDArray[np.int64]
+    correct: npt.NDArray[np.float32]
+
+
+def read_correct(run: Path, score: str, metric: str) -> Correct | None:
+    """Return the record of one score of a run; None where it cannot be computed from examples.
+
+    Args:
+        run: Run folder.
+        score: memorization or generalization.
+        metric: Name of the run's score.
+    """
+    file = run / EXAMPLES_FILE
+    if metric != _RESAMPLED_METRIC or not file.exists():
+        return None
+    table = pd.read_parquet(
+        file,
+        columns=["stage", "index", "correct"],
+        filters=[("split", "==", SPLITS[score])],
+    )
+    if table.empty or table["correct"].isna().any():
+        return None
+    stages, examples = (np.unique(table[name].to_numpy()) for name in ("stage", "index"))
+    if len(table) != len(stages) * len(examples):
+        return None  # a killed run can leave a stage half written
+    correct = np.empty((len(stages), len(examples)), dtype=np.float32)
+    rows = np.searchsorted(stages, table["stage"].to_numpy())
+    columns = np.searchsorted(examples, table["index"].to_numpy())
+    correct[rows, columns] = table["correct"].to_numpy(dtype=np.float32)
+    return Correct(stages=stages, examples=examples, correct=correct)
+
+
+def resampled_scores(records: Sequence[Correct]) -> list[FloatArray]:
+    """Return the scores of every record with examples drawn anew, `(resamples, stages)` each.
+
+    The draws are those of the union of all examples, so records that share examples share draws.
+    """
+    union = np.unique(np.concatenate([record.examples for record in records]))
+    rng = np.random.default_rng(_SEED)
+    share = np.full(len(union), 1 / len(union))
+    times = rng.multinomial(len(union), share, size=NUM_RESAMPLES).astype(np.float32)
+    scores: list[FloatArray] = []
+    for record in records:
+        drawn = times[:, np.searchsorted(union, record.examples)]
+        total = drawn.sum(axis=1, keepdims=True, dtype=np.float64)
+        scores.append((drawn @ record.correct.T).astype(np.float64) / total)
+    return scores
