@@ -4,6 +4,7 @@ Shares are of the dense score (the paper's axis) or of the gain, score - floor o
 a share of the score that the floor reaches by itself needs no adapter, a share of the gain does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from analysis.curves import SCORES, SHARES, area_under_curve
+from analysis.curves import SCORES, SHARES, area_weights
 from analysis.inflection import FloatArray
 from analysis.load import PATH, SEED_KEYS
 
@@ -29,25 +30,33 @@ class RetentionPoints:
         counts: Shape `(points,)`, rising; 0 may be among them.
         weights: Shape `(points,)`: stages of each count.
         averages: Shape `(stages, points)`: means over the stages of a count.
+        dense: Count of the dense stage; NaN without one.
     """
 
     counts: FloatArray
     weights: FloatArray
     averages: FloatArray
+    dense: float
 
 
 def retention_points(run: pd.DataFrame) -> RetentionPoints:
     """Return the distinct counts of the stages of one run, in their order in `run`."""
-    counts, index = np.unique(
-        run["num_nonzero_params"].to_numpy(dtype=float), return_inverse=True
-    )
+    counts, index = np.unique(run["num_nonzero_params"].to_numpy(dtype=float), return_inverse=True)
     member = (index[:, None] == np.arange(len(counts))).astype(float)
     weights = member.sum(axis=0)
-    return RetentionPoints(counts=counts, weights=weights, averages=member / weights)
+    dense = run.loc[run["stage"] == 0, "num_nonzero_params"]
+    return RetentionPoints(
+        counts=counts,
+        weights=weights,
+        averages=member / weights,
+        dense=float(dense.iloc[0]) if len(dense) else float("nan"),
+    )
 
 
-def fewest_params(points: RetentionPoints, retained: FloatArray, share: float) -> float:
-    """Return the fewest non-zero parameters that keep `share`, from an isotonic fit.
+def fewest_params(
+    points: RetentionPoints, retained: FloatArray, shares: Sequence[float]
+) -> FloatArray:
+    """Return the fewest non-zero parameters that keep each of `shares`, from an isotonic fit.
 
     The fit rises with the number of parameters (least squares, each count weighted by its stages);
     between two counts it is a straight line in log10. Where even the sparsest adapter keeps the
@@ -57,23 +66,15 @@ def fewest_params(points: RetentionPoints, retained: FloatArray, share: float) -
     Args:
         points: Points of the run.
         retained: Shape `(stages,)`: share of the reference kept by each stage.
-        share: Share to keep, in (0, 1].
+        shares: Shares to keep, in (0, 1].
 
     Returns:
-        A count; 0 where no adapter is needed; NaN where a value is missing.
+        Counts, one a share; 0 where no adapter is needed; NaN where a value is missing.
     """
     if np.isnan(retained).any():
-        return float("nan")
+        return np.full(len(shares), np.nan)
     fit = isotonic_regression(retained @ points.averages, weights=points.weights).x
-    keeps = fit >= share * (1 - _ROUNDING)
-    if not keeps.any():
-        return float(points.counts[-1])
-    first = int(keeps.argmax())
-    if first == 0 or points.counts[first - 1] == 0:
-        return float(points.counts[first])
-    below, above = np.log10(points.counts[first - 1]), np.log10(points.counts[first])
-    step = (share - fit[first - 1]) / (fit[first] - fit[first - 1])
-    return float(10 ** (below + min(1.0, step) * (above - below)))
+    return np.array([_crossing(points.counts, fit, share) for share in shares])
 
 
 def fewest_params_measured(points: RetentionPoints, retained: FloatArray, share: float) -> float:
@@ -83,6 +84,32 @@ def fewest_params_measured(points: RetentionPoints, retained: FloatArray, share:
     best = np.array([retained[column > 0].max() for column in points.averages.T])
     keeps = best >= share * (1 - _ROUNDING)
     return float(points.counts[keeps.argmax()]) if keeps.any() else float("nan")
+
+
+def area_of(points: RetentionPoints, retained: FloatArray) -> FloatArray:
+    """Return the area under retention curves, `area_under_curve` for many curves of one run.
+
+    Args:
+        points: Points of the run.
+        retained: Shape `(..., stages)`.
+    """
+    alive = points.counts > 0
+    if not alive.any():
+        return np.full(retained.shape[:-1], np.nan)
+    weights = area_weights(np.log10(points.counts[alive]), points.dense)
+    return (retained @ points.averages[:, alive]) @ weights
+
+
+def _crossing(counts: FloatArray, fit: FloatArray, share: float) -> float:
+    keeps = fit >= share * (1 - _ROUNDING)
+    if not keeps.any():
+        return float(counts[-1])
+    first = int(keeps.argmax())
+    if first == 0 or counts[first - 1] == 0:
+        return float(counts[first])
+    below, above = np.log10(counts[first - 1]), np.log10(counts[first])
+    step = (share - fit[first - 1]) / (fit[first] - fit[first - 1])
+    return float(10 ** (below + min(1.0, step) * (above - below)))
 
 
 def retained(run: pd.DataFrame, score: str, reference: Reference) -> FloatArray:
@@ -117,21 +144,20 @@ def compressibility(stages: pd.DataFrame) -> pd.DataFrame:
         identity = {key: run[key].iloc[0] for key in [*SEED_KEYS, "run_id"]}
         points = retention_points(run)
         smallest = points.counts[points.counts > 0].min(initial=np.inf)
-        dense = run.loc[run["stage"] == 0, "num_nonzero_params"]
         for score in SCORES:
             for reference in REFERENCES:
                 kept = retained(run, score, reference)
-                area = area_under_curve(run.assign(retained=kept), "retained")
+                area = area_of(points, kept)
                 row: dict[str, object] = {
                     **identity,
                     "score": score,
                     "reference": reference,
-                    "dense_params": float(dense.iloc[0]) if len(dense) else float("nan"),
-                    "area": area,
-                    "compression_loss": 1 - area,
+                    "dense_params": points.dense,
+                    "area": float(area),
+                    "compression_loss": 1 - float(area),
                 }
-                for name, share in SHARES.items():
-                    fewest = fewest_params(points, kept, share)
+                counts = fewest_params(points, kept, list(SHARES.values()))
+                for (name, share), fewest in zip(SHARES.items(), counts.tolist(), strict=True):
                     row[name] = fewest
                     row[f"{name}_measured"] = fewest_params_measured(points, kept, share)
                     row[f"{name}_is_bound"] = fewest == smallest

@@ -1,4 +1,4 @@
-"""Pure functions on stage tables: floors, gain retained, curves over many seeds, spacing of counts."""
+"""Pure functions on stage tables: floors, gain retained, curves over seeds, spacing of counts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -177,13 +177,30 @@ def area_under_curve(path: pd.DataFrame, column: str, *, down_to: float = 0.01) 
         raise ValueError(f"`down_to` must be in (0, 1), got {down_to}.")
     dense = path.loc[path["stage"] == 0, "num_nonzero_params"]
     x, y = curve_points(path, column)
-    if dense.empty or not len(x) or np.isnan(y).any() or 10 ** x[0] > down_to * dense.iloc[0]:
+    if dense.empty or not len(x):
         return float("nan")
-    high = float(np.log10(dense.iloc[0]))
+    return float(area_weights(x, float(dense.iloc[0]), down_to=down_to) @ y)
+
+
+def area_weights(x: np.ndarray, dense: float, *, down_to: float = 0.01) -> np.ndarray:
+    """Return the weight of each point of a curve in `area_under_curve`, `(points,)`.
+
+    NaN where the points do not reach down that far.
+
+    Args:
+        x: log10 of distinct non-zero counts, rising.
+        dense: Count of the dense stage.
+        down_to: Lower end, as a share of `dense`.
+    """
+    high = float(np.log10(dense))
     low = high + float(np.log10(down_to))
+    if 10 ** x[0] > down_to * dense:
+        return np.full(len(x), np.nan)
     grid = np.union1d(x[(x > low) & (x < high)], [low, high])
-    values = np.interp(grid, x, y)
-    return float(np.trapezoid(values, grid) / (high - low))
+    gaps = np.diff(grid)
+    trapezoid = (np.r_[gaps, 0.0] + np.r_[0.0, gaps]) / 2
+    joined = np.stack([np.interp(grid, x, unit) for unit in np.eye(len(x))])
+    return joined @ trapezoid / (high - low)
 
 
 def with_gap(stages: pd.DataFrame) -> pd.DataFrame:

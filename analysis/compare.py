@@ -1,0 +1,382 @@
+"""Datasets compared: how few parameters keep how much, where curves drop, what goes first.
+
+All intervals are 95 %. Logarithms of counts are averaged, so a mean count is a geometric mean and
+its interval a factor.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.compressibility import (
+    REFERENCES,
+    Reference,
+    area_of,
+    compressibility,
+    fewest_params,
+    retention_points,
+)
+from analysis.controls import missing_controls
+from analysis.curves import SCORES, SHARES, with_gain_retained
+from analysis.inflection import FloatArray
+from analysis.inflection_table import inflections_by_dataset, inflections_by_seed
+from analysis.intervals import Interval, holm, student_t_interval, welch_p_value
+from analysis.load import DATASET_KEYS, FLOOR, PATH, RunSet, comparability_notes, variants
+from analysis.resampling import Correct, read_correct, resampled_scores
+
+KEYS = [*DATASET_KEYS, "variant"]
+"""What one block of the comparison is about: a dataset and, where they differ, the options."""
+UNDEFINED = "undefined"
+RANKED_SHARE = "d90"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that `python -m analysis compare` prints, as tables.
+
+    Attributes:
+        runs: One row a (path run, score, reference): see `compressibility`.
+        table: One row a (dataset, score, reference): means over seeds with intervals.
+        inflections: One row a (path run, score).
+        dataset_inflections: One row a (dataset, score).
+        first: One row a (dataset, measure): paired difference of memorization and generalization.
+        ranking: One row a pair of datasets, by score and reference.
+        excluded: Folder and reason of every run that is in no table.
+        notes: Sentences that a reader needs beside the tables.
+    """
+
+    runs: pd.DataFrame
+    table: pd.DataFrame
+    inflections: pd.DataFrame
+    dataset_inflections: pd.DataFrame
+    first: pd.DataFrame
+    ranking: pd.DataFrame
+    excluded: list[tuple[Path, str]]
+    notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleSpread:
+    """Variance, over draws of the examples, of the means over the seeds of one dataset and score.
+
+    Attributes:
+        gain: Of dense - floor; 0 where it is not known.
+        log_count: (reference, share) -> of log10 of the fewest parameters.
+        area: reference -> of the area.
+    """
+
+    gain: float
+    log_count: dict[tuple[str, str], float]
+    area: dict[str, float]
+
+
+def compare(runs: RunSet) -> Comparison:
+    """Return the comparison of the datasets in `runs`.
+
+    Raises:
+        ValueError: If two floor runs of one seed disagree, or no path run has a curve.
+    """
+    excluded = [*runs.excluded, *_without_curve(runs)]
+    left_out = {path for path, _ in excluded}
+    used = runs.runs[~runs.runs["path"].map(lambda path: Path(path) in left_out)]
+    stages = runs.stages[runs.stages["run_id"].isin(used["run_id"])]
+    if not (stages["role"] == PATH).any():
+        raise ValueError(
+            "`RUNS` must hold at least one path run with two stages (method.name sora, "
+            f"stage.control none), got 0 ({len(excluded)} runs left out)."
+        )
+    stages = with_gain_retained(stages)
+    names = variants(runs)
+    stages["variant"] = stages["run_id"].map(names).fillna("")
+    counts = _with_variant(compressibility(stages), names)
+    by_seed = _with_variant(inflections_by_seed(stages), names)
+    folders = {str(row["run_id"]): Path(row["path"]) for row in used.to_dict("records")}
+    spreads = _example_spreads(stages, folders)
+    table = _table(counts, stages, spreads)
+    by_dataset = inflections_by_dataset(by_seed, KEYS)
+    return Comparison(
+        runs=counts,
+        table=table,
+        inflections=by_seed,
+        dataset_inflections=by_dataset,
+        first=_what_goes_first(counts, by_seed, table, by_dataset, spreads),
+        ranking=_ranking(counts, table),
+        excluded=sorted(excluded),
+        notes=[*comparability_notes(used), *missing_controls(stages)],
+    )
+
+
+def _without_curve(runs: RunSet) -> list[tuple[Path, str]]:
+    """Return folder and reason of every path run that has no curve."""
+    excluded: list[tuple[Path, str]] = []
+    folders = runs.runs.set_index("run_id")["path"]
+    for run_id, run in runs.stages[runs.stages["role"] == PATH].groupby("run_id"):
+        folder = Path(str(folders.loc[run_id]))
+        if not (run["stage"] == 0).any():
+            excluded.append((folder, "no dense stage: nothing to compare with"))
+        elif len(run) < 2:
+            excluded.append((folder, "single stage: no curve"))
+    return excluded
+
+
+def _with_variant(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    return table.assign(variant=table["run_id"].map(names).fillna(""))
+
+
+def _example_spreads(
+    stages: pd.DataFrame, folders: dict[str, Path]
+) -> dict[tuple[object, ...], ExampleSpread]:
+    """Return (dataset, score) -> spread, where every path run has records of its examples."""
+    floors = stages[(stages["role"] == FLOOR) & (stages["stage"] == 0)]
+    spreads: dict[tuple[object, ...], ExampleSpread] = {}
+    for names, group in stages[stages["role"] == PATH].groupby(KEYS, sort=True):
+        paths = [run for _, run in group.groupby("run_id", sort=True)]
+        same = (floors[DATASET_KEYS] == list(names[:-1])).all(axis=1)
+        own = floors[same].drop_duplicates("seed").set_index("seed")
+        for score in SCORES:
+            records = [_checked_record(run, score, folders) for run in paths]
+            known = [record for record in records if record is not None]
+            if len(known) < len(paths):
+                continue
+            of_floor: dict[int, Correct] = {}
+            for seed, floor in own.iterrows():
+                row = pd.DataFrame([floor])
+                record = _checked_record(row, score, folders)
+                if record is not None:
+                    of_floor[int(str(seed))] = record
+            scores = resampled_scores([*known, *of_floor.values()])
+            floor_scores = dict(zip(of_floor, scores[len(known) :], strict=True))
+            spreads[*names, score] = _spread(paths, scores[: len(known)], floor_scores)
+    return spreads
+
+
+def _checked_record(run: pd.DataFrame, score: str, folders: dict[str, Path]) -> Correct | None:
+    """Return the examples of a run if they give its recorded scores, in the order of `run`."""
+    folder = folders[str(run["run_id"].iloc[0])]
+    record = read_correct(folder, score, str(run["metric"].iloc[0]))
+    if record is None or not np.isin(run["stage"], record.stages).all():
+        return None
+    order = np.searchsorted(record.stages, run["stage"].to_numpy())
+    correct = record.correct[order]
+    recorded = run[score].to_numpy(dtype=float)
+    if not np.allclose(correct.mean(axis=1, dtype=np.float64), recorded, rtol=0, atol=1e-5):
+        return None
+    return Correct(stages=record.stages[order], examples=record.examples, correct=correct)
+
+
+def _spread(
+    paths: list[pd.DataFrame], scores: list[FloatArray], floors: dict[int, FloatArray]
+) -> ExampleSpread:
+    shares = list(SHARES.values())
+    counts: dict[str, list[FloatArray]] = {reference: [] for reference in REFERENCES}
+    areas: dict[str, list[FloatArray]] = {reference: [] for reference in REFERENCES}
+    gains: list[FloatArray] = []
+    for run, drawn in zip(paths, scores, strict=True):
+        points = retention_points(run)
+        dense = drawn[:, run["stage"].to_numpy() == 0]
+        floor = floors.get(int(run["seed"].iloc[0]))
+        kept = {"dense": drawn / np.where(dense > 0, dense, np.nan)}
+        if floor is not None:
+            gain = dense - floor
+            gains.append(gain[:, 0])
+            kept["gain"] = (drawn - floor) / np.where(gain > 0, gain, np.nan)
+        for reference, values in kept.items():
+            fewest = np.array([fewest_params(points, row, shares) for row in values])
+            counts[reference].append(np.log10(np.where(fewest > 0, fewest, np.nan)))
+            areas[reference].append(area_of(points, values))
+    return ExampleSpread(
+        gain=_variance_of_mean(gains) if len(gains) == len(paths) else 0.0,
+        log_count={
+            (reference, name): _variance_of_mean([seed[:, index] for seed in counts[reference]])
+            for reference in REFERENCES
+            for index, name in enumerate(SHARES)
+        },
+        area={reference: _variance_of_mean(areas[reference]) for reference in REFERENCES},
+    )
+
+
+def _variance_of_mean(by_seed: list[FloatArray]) -> float:
+    """Return the variance over resamples of the mean over seeds; 0 if too few are defined."""
+    if not by_seed:
+        return 0.0
+    means = np.mean(by_seed, axis=0)
+    known = means[np.isfinite(means)]
+    return float(known.var(ddof=1)) if len(known) > len(means) / 2 else 0.0
+
+
+def _table(
+    counts: pd.DataFrame,
+    stages: pd.DataFrame,
+    spreads: dict[tuple[object, ...], ExampleSpread],
+) -> pd.DataFrame:
+    rows: list[dict[str, object]] = []
+    paths = stages[(stages["role"] == PATH) & (stages["stage"] == 0)]
+    for names, group in counts.groupby([*KEYS, "score", "reference"], sort=False):
+        *dataset, score, reference = names
+        spread = spreads.get((*dataset, score))
+        dense = paths[(paths[KEYS] == dataset).all(axis=1)]
+        gain = student_t_interval(
+            (dense[f"{score}_dense"] - dense[f"{score}_floor"]).tolist(),
+            extra_variance=spread.gain if spread else 0.0,
+        )
+        row: dict[str, object] = {
+            **dict(zip([*KEYS, "score", "reference"], names, strict=True)),
+            "metric": dense["metric"].iloc[0],
+            "seeds": len(group),
+            "intervals_from": _source(len(group), spread is not None),
+            "dense_params": group["dense_params"].mean(),
+            "dense_score": dense[f"{score}_dense"].mean(),
+            "floor_score": dense[f"{score}_floor"].mean(),
+            "gain": gain.mean,
+            "gain_low": gain.low,
+            "gain_high": gain.high,
+            "status": _status(reference, gain, len(group)),
+        }
+        rows.append(row | _means(group, reference, spread, undefined=row["status"] != "defined"))
+    order = ["score", "reference"]
+    table = pd.DataFrame(rows)
+    table["score"] = pd.Categorical(table["score"], SCORES, ordered=True)
+    table["reference"] = pd.Categorical(table["reference"], REFERENCES, ordered=True)
+    table = table.sort_values([*KEYS, *order], ignore_index=True)
+    return table.astype({"score": str, "reference": str})
+
+
+def _source(seeds: int, with_examples: bool) -> str:
+    names = (["seeds"] if seeds > 1 else []) + (["examples"] if with_examples else [])
+    return " and ".join(names) or "none"
+
+
+def _status(reference: Reference, gain: Interval, seeds: int) -> str:
+    """Return defined, or why shares of the gain are undefined."""
+    if reference == "dense":
+        return "defined"
+    if gain.count < seeds:
+        return f"{UNDEFINED}: no floor for {seeds - gain.count} of {seeds} seeds"
+    if np.isnan(gain.low):
+        return f"{UNDEFINED}: one seed and no records of examples, so dense - floor has no interval"
+    return (
+        f"{UNDEFINED}: the interval of dense - floor contains 0"
+        if gain.contains_zero
+        else ("defined")
+    )
+
+
+def _means(
+    group: pd.DataFrame, reference: Reference, spread: ExampleSpread | None, *, undefined: bool
+) -> dict[str, object]:
+    row: dict[str, object] = {}
+    for name in SHARES:
+        values = group[name].to_numpy(dtype=float)
+        measured = group[f"{name}_measured"].to_numpy(dtype=float)
+        needed = np.log10(np.where(values > 0, values, np.nan))
+        extra = spread.log_count[reference, name] if spread else 0.0
+        mean = student_t_interval(needed.tolist(), extra_variance=extra)
+        at_bound = group[f"{name}_is_bound"].to_numpy(dtype=bool)
+        ends = tuple(float(10**end) for end in (mean.mean, mean.low, mean.high))
+        if at_bound.any():  # some seeds may need fewer: there is no lower end
+            ends = (ends[0], np.nan, np.nan if at_bound.all() else ends[2])
+        if (values == 0).any():  # 0 has no logarithm
+            ends = (0.0 if (values == 0).all() else np.nan, np.nan, np.nan)
+        ends = (np.nan,) * 3 if undefined else ends
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+        row[f"{name}_measured"] = np.nan if undefined else float(np.median(measured))
+        row[f"{name}_seeds_without_adapter"] = int((values == 0).sum())
+        row[f"{name}_seeds_at_bound"] = int(at_bound.sum())
+    extra = spread.area[reference] if spread else 0.0
+    area = student_t_interval(group["area"].tolist(), extra_variance=extra)
+    low, high, mean = (np.nan,) * 3 if undefined else (area.low, area.high, area.mean)
+    row |= {"area": mean, "area_low": low, "area_high": high, "compression_loss": 1 - mean}
+    return row
+
+
+def _what_goes_first(
+    counts: pd.DataFrame,
+    by_seed: pd.DataFrame,
+    table: pd.DataFrame,
+    by_dataset: pd.DataFrame,
+    spreads: dict[tuple[object, ...], ExampleSpread],
+) -> pd.DataFrame:
+    """Return paired differences per seed, log10, memorization - generalization."""
+    gain = counts[counts["reference"] == "gain"]
+    rows: list[dict[str, object]] = []
+    for names, group in by_seed.groupby(KEYS, sort=True):
+        of_table, of_drops, of_counts = (
+            t[(t[KEYS] == list(names)).all(axis=1)] for t in (table, by_dataset, gain)
+        )
+        flat = of_drops.loc[~of_drops["detected"].astype(bool), "score"].tolist()
+        drop = _differences(group, "drop")
+        reason = f"no inflection of {' and '.join(flat)}" if flat else ""
+        rows.append({**dict(zip(KEYS, names, strict=True)), **_verdict("drop", drop, 0.0, reason)})
+        shares = of_table[of_table["reference"] == "gain"]
+        unknown = shares.loc[shares["status"] != "defined", "score"].tolist()
+        reason = f"gain of {' and '.join(unknown)} undefined" if unknown else ""
+        # the two scores are taken on different examples: their variances add
+        extra = sum(
+            spreads[*names, s].log_count["gain", RANKED_SHARE]
+            for s in SCORES
+            if (*names, s) in spreads
+        )
+        logs = of_counts.assign(d90=np.log10(of_counts[RANKED_SHARE].where(lambda v: v > 0)))
+        verdict = _verdict("d90 of gain", _differences(logs, "d90"), extra, reason)
+        rows.append({**dict(zip(KEYS, names, strict=True)), **verdict})
+    return pd.DataFrame(rows)
+
+
+def _differences(rows: pd.DataFrame, column: str) -> list[float]:
+    wide = rows.pivot(index="run_id", columns="score", values=column).astype(float)
+    return (wide[SCORES[0]] - wide[SCORES[1]]).tolist()
+
+
+def _verdict(
+    measure: str, differences: list[float], extra: float, reason: str
+) -> dict[str, object]:
+    interval = student_t_interval(differences, extra_variance=extra)
+    if reason:
+        verdict, interval = f"{UNDEFINED}: {reason}", student_t_interval([])
+    elif interval.count < 2:  # draws of the examples say nothing about another seed
+        interval = student_t_interval(differences)
+        verdict = f"{UNDEFINED}: fewer than two seeds"
+    elif interval.contains_zero:
+        verdict = "not told apart"
+    else:
+        verdict = f"{SCORES[0] if interval.low > 0 else SCORES[1]} first"
+    return {
+        "measure": measure,
+        "seeds": interval.count,
+        "difference": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "verdict": verdict,
+    }
+
+
+def _ranking(counts: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return Welch's test on log10 d90 for every pair of datasets, Holm-adjusted by score."""
+    rows: list[dict[str, object]] = []
+    for (score, reference), block in table.groupby(["score", "reference"], sort=False):
+        ranked = block[block[RANKED_SHARE] > 0].sort_values(RANKED_SHARE)
+        logs: dict[tuple[object, ...], list[float]] = {}
+        for names in ranked[KEYS].itertuples(index=False, name=None):
+            same = (counts[KEYS] == list(names)).all(axis=1)
+            same &= (counts["score"] == score) & (counts["reference"] == reference)
+            logs[names] = np.log10(counts.loc[same, RANKED_SHARE].to_numpy(dtype=float)).tolist()
+        pairs = list(combinations(logs, 2))
+        p_values = [welch_p_value(logs[a], logs[b]) for a, b in pairs]
+        for (a, b), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True):
+            rows.append(
+                {
+                    "score": score,
+                    "reference": reference,
+                    **{f"{key}_fewer": value for key, value in zip(KEYS, a, strict=True)},
+                    **{f"{key}_more": value for key, value in zip(KEYS, b, strict=True)},
+                    "ratio": float(10 ** (np.mean(logs[b]) - np.mean(logs[a]))),
+                    "p_value": p,
+                    "p_holm": adjusted,
+                }
+            )
+    columns = ["score", "reference"]
+    columns += [f"{key}_{side}" for side in ("fewer", "more") for key in KEYS]
+    return pd.DataFrame(rows, columns=pd.Index([*columns, "ratio", "p_value", "p_holm"]))
