@@ -13,13 +13,12 @@ import pandas as pd
 
 from analysis.compressibility import (
     REFERENCES,
-    Reference,
     area_of,
     compressibility,
     fewest_params,
     retention_points,
 )
-from analysis.controls import missing_controls
+from analysis.controls import dataset_name, missing_controls
 from analysis.curves import SCORES, SHARES, with_gain_retained
 from analysis.inflection import FloatArray
 from analysis.inflection_table import inflections_by_dataset, inflections_by_seed
@@ -81,7 +80,7 @@ def compare(runs: RunSet) -> Comparison:
     """
     excluded = [*runs.excluded, *_without_curve(runs)]
     left_out = {path for path, _ in excluded}
-    used = runs.runs[~runs.runs["path"].map(lambda path: Path(path) in left_out)]
+    used = runs.runs[~runs.runs["path"].map(lambda path: Path(str(path)) in left_out)]
     stages = runs.stages[runs.stages["run_id"].isin(used["run_id"])]
     if not (stages["role"] == PATH).any():
         raise ValueError(
@@ -105,8 +104,18 @@ def compare(runs: RunSet) -> Comparison:
         first=_what_goes_first(counts, by_seed, table, by_dataset, spreads),
         ranking=_ranking(counts, table),
         excluded=sorted(excluded),
-        notes=[*comparability_notes(used), *missing_controls(stages)],
+        notes=[*comparability_notes(used), *_variant_notes(counts), *missing_controls(stages)],
     )
+
+
+def _variant_notes(counts: pd.DataFrame) -> list[str]:
+    notes: list[str] = []
+    for (task, backbone, setting), group in counts.groupby(DATASET_KEYS, sort=True):
+        number = group["variant"].nunique()
+        if number > 1:
+            name = dataset_name(task, backbone, setting)
+            notes.append(f"The paths of {name} have {number} configurations, compared apart.")
+    return notes
 
 
 def _without_curve(runs: RunSet) -> list[tuple[Path, str]]:
@@ -159,7 +168,7 @@ def _checked_record(run: pd.DataFrame, score: str, folders: dict[str, Path]) -> 
     record = read_correct(folder, score, str(run["metric"].iloc[0]))
     if record is None or not np.isin(run["stage"], record.stages).all():
         return None
-    order = np.searchsorted(record.stages, run["stage"].to_numpy())
+    order = record.stages.searchsorted(run["stage"].to_numpy(dtype=np.int64))
     correct = record.correct[order]
     recorded = run[score].to_numpy(dtype=float)
     if not np.allclose(correct.mean(axis=1, dtype=np.float64), recorded, rtol=0, atol=1e-5):
@@ -233,9 +242,11 @@ def _table(
             "gain": gain.mean,
             "gain_low": gain.low,
             "gain_high": gain.high,
-            "status": _status(reference, gain, len(group)),
+            "status": _status(str(reference), gain, len(group)),
         }
-        rows.append(row | _means(group, reference, spread, undefined=row["status"] != "defined"))
+        rows.append(
+            row | _means(group, str(reference), spread, undefined=row["status"] != "defined")
+        )
     order = ["score", "reference"]
     table = pd.DataFrame(rows)
     table["score"] = pd.Categorical(table["score"], SCORES, ordered=True)
@@ -249,7 +260,7 @@ def _source(seeds: int, with_examples: bool) -> str:
     return " and ".join(names) or "none"
 
 
-def _status(reference: Reference, gain: Interval, seeds: int) -> str:
+def _status(reference: str, gain: Interval, seeds: int) -> str:
     """Return defined, or why shares of the gain are undefined."""
     if reference == "dense":
         return "defined"
@@ -265,7 +276,7 @@ def _status(reference: Reference, gain: Interval, seeds: int) -> str:
 
 
 def _means(
-    group: pd.DataFrame, reference: Reference, spread: ExampleSpread | None, *, undefined: bool
+    group: pd.DataFrame, reference: str, spread: ExampleSpread | None, *, undefined: bool
 ) -> dict[str, object]:
     row: dict[str, object] = {}
     for name in SHARES:
@@ -275,19 +286,21 @@ def _means(
         extra = spread.log_count[reference, name] if spread else 0.0
         mean = student_t_interval(needed.tolist(), extra_variance=extra)
         at_bound = group[f"{name}_is_bound"].to_numpy(dtype=bool)
-        ends = tuple(float(10**end) for end in (mean.mean, mean.low, mean.high))
+        ends = (float(10**mean.mean), float(10**mean.low), float(10**mean.high))
+        # no path needs more than it has
+        ends = (*ends[:2], min(ends[2], float(group["dense_params"].max())))
         if at_bound.any():  # some seeds may need fewer: there is no lower end
             ends = (ends[0], np.nan, np.nan if at_bound.all() else ends[2])
         if (values == 0).any():  # 0 has no logarithm
             ends = (0.0 if (values == 0).all() else np.nan, np.nan, np.nan)
-        ends = (np.nan,) * 3 if undefined else ends
+        ends = (np.nan, np.nan, np.nan) if undefined else ends
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
         row[f"{name}_measured"] = np.nan if undefined else float(np.median(measured))
         row[f"{name}_seeds_without_adapter"] = int((values == 0).sum())
         row[f"{name}_seeds_at_bound"] = int(at_bound.sum())
     extra = spread.area[reference] if spread else 0.0
     area = student_t_interval(group["area"].tolist(), extra_variance=extra)
-    low, high, mean = (np.nan,) * 3 if undefined else (area.low, area.high, area.mean)
+    low, high, mean = (area.low, area.high, area.mean) if not undefined else (np.nan,) * 3
     row |= {"area": mean, "area_low": low, "area_high": high, "compression_loss": 1 - mean}
     return row
 
@@ -363,7 +376,8 @@ def _ranking(counts: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
             same = (counts[KEYS] == list(names)).all(axis=1)
             same &= (counts["score"] == score) & (counts["reference"] == reference)
             logs[names] = np.log10(counts.loc[same, RANKED_SHARE].to_numpy(dtype=float)).tolist()
-        pairs = list(combinations(logs, 2))
+        # runs of one dataset share seeds, and another variant of another one has two differences
+        pairs = [(a, b) for a, b in combinations(logs, 2) if a[:-1] != b[:-1] and a[-1] == b[-1]]
         p_values = [welch_p_value(logs[a], logs[b]) for a, b in pairs]
         for (a, b), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True):
             rows.append(

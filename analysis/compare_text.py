@@ -1,6 +1,6 @@
 """The comparison as text: tables for the terminal, LaTeX for a paper."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,123 +11,91 @@ from rich.table import Table
 from analysis.compare import KEYS, RANKED_SHARE, Comparison
 from analysis.controls import dataset_name
 from analysis.curves import SHARES
+from analysis.figures import compact
 from analysis.inflection import ALPHA, MIN_POINTS
 
 Row = Mapping[Hashable, object]
 
-_SHARE_NOTE = (
-    "d99 ... d50: fewest non-zero parameters that keep this share, from an isotonic fit; geometric "
-    "mean over seeds [95 % interval]. <=: the sparsest adapter measured still keeps it. 0: no "
-    "adapter is needed. -: no such run, or no answer.\n"
-    "dense: share of the dense score. gain: share of what the adapter adds, (score - floor) / "
-    "(dense - floor). area: mean share kept from dense down to 1 % of its count, over log10; "
-    "compression loss is 1 - area."
-)
-_DROP_NOTE = (
-    f"drops below: where a broken line or sigmoid says that the curve begins to fall; p of the "
-    f"straight line (sup-F, simulated, Fisher over seeds). No inflection: p > {ALPHA}, or most "
-    f"seeds have no drop. Curves with fewer than {MIN_POINTS} counts are not tested.\n"
-    "knee, steepest: largest curvature, and zero of the second derivative, of a smoothing spline: "
-    "they exist for noise too."
-)
+_EXPLANATION = f"""\
+d99 ... d50   fewest non-zero parameters that keep this share, from an isotonic fit; geometric mean
+              over seeds [95 % interval]. <=: the sparsest adapter measured still keeps it. 0: no
+              adapter is needed. -: no answer.
+share of      dense: of the dense score. gain: of what the adapter adds, (score - floor) / (dense -
+              floor), undefined where the interval of dense - floor contains 0.
+area          mean share kept from dense down to 1 % of its count, over log10; compression loss is
+              1 - area. -: the path does not reach that far.
+drops below   break of a broken line or sigmoid; p of the straight line (sup-F with simulated
+              distribution, Fisher over seeds). No inflection: p > {ALPHA}, or most seeds have no
+              drop. Curves with fewer than {MIN_POINTS} distinct counts are not tested.
+knee          largest curvature, and steepest: zero of the second derivative, of a smoothing spline.
+              Both exist for noise too."""
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print every table of the comparison and what is to be said beside it."""
-    console.print(share_table(comparison))
-    console.print(_SHARE_NOTE)
-    for note in interval_notes(comparison.table):
-        console.print(f"  note: {note}")
-    console.print(drop_table(comparison))
-    console.print(_DROP_NOTE)
-    console.print("\nWhat goes first as parameters vanish (paired by seed)")
-    for row in comparison.first.to_dict("records"):
-        console.print(f"  {_first_sentence(row)}")
+    for names, block in comparison.table.groupby(KEYS, sort=True):
+        rows = block.to_dict("records")
+        console.print()
+        console.print(share_table(rows))
+        for table, sentence in (
+            (comparison.dataset_inflections, _drop_sentence),
+            (comparison.first, _first_sentence),
+        ):
+            for row in table[(table[KEYS] == list(names)).all(axis=1)].to_dict("records"):
+                console.print(f"  {sentence(row)}")
+        for note in interval_notes(rows):
+            console.print(f"  note: {note}")
     if len(comparison.ranking):
         console.print(f"\nDatasets by log {RANKED_SHARE} (Welch's test, Holm-adjusted)")
         for sentence in ranking_sentences(comparison.ranking):
             console.print(f"  {sentence}")
+    console.print(f"\n{_EXPLANATION}")
 
 
-def share_table(comparison: Comparison) -> Table:
-    """Return one row a (dataset, score, reference)."""
+def share_table(rows: Sequence[Row]) -> Table:
+    """Return the table of one dataset: a row a (score, reference).
+
+    Args:
+        rows: Rows of `Comparison.table`.
+    """
+    seeds = f"{rows[0]['seeds']} seed{'' if rows[0]['seeds'] == 1 else 's'}"
+    params = f"{_count(rows[0]['dense_params'])} parameters dense"
     view = Table(
-        box=box.SIMPLE_HEAD, title="How few parameters keep how much", title_justify="left"
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=f"{_name(rows[0])}: {seeds}, {params}",
+        title_justify="left",
     )
-    view.add_column("dataset", overflow="fold", min_width=14)
-    for column in ("seeds", "score", "share of"):
-        view.add_column(column, no_wrap=True)
+    view.add_column("score", no_wrap=True)
+    view.add_column("share of", no_wrap=True)
     for column in ("reference", *SHARES, "area"):
-        view.add_column(column, justify="right")
-    previous = ""
-    for row in comparison.table.to_dict("records"):
-        name = _name(row)
+        view.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
         is_gain = row["reference"] == "gain"
-        value = _interval(row, "gain", _decimal) if is_gain else _decimal(row["dense_score"])
-        cells = [
-            name if name != previous else "",
-            str(row["seeds"]) if name != previous else "",
-            str(row["score"]) if not is_gain else "",
-            str(row["reference"]),
-            value,
-        ]
+        value = _interval(row, "gain", _rounded) if is_gain else _decimal(row["dense_score"])
+        cells = ["" if is_gain else str(row["score"]), str(row["reference"]), value]
         if row["status"] == "defined":
             cells += [_fewest(row, share) for share in SHARES]
-            cells.append(_interval(row, "area", _decimal))
+            cells.append(_interval(row, "area", _rounded))
         else:
-            cells += ["undefined", *[""] * len(SHARES)]
+            cells.append("undefined")
         view.add_row(*cells)
-        previous = name
     return view
 
 
-def drop_table(comparison: Comparison) -> Table:
-    """Return one row a (dataset, score): inflection, knee and steepest point."""
-    view = Table(box=box.SIMPLE_HEAD, title="Where the curves drop", title_justify="left")
-    view.add_column("dataset", overflow="fold", min_width=14)
-    view.add_column("score", no_wrap=True)
-    for column in ("inflection", "p", "seeds", "levels off below", "knee", "steepest"):
-        view.add_column(column, justify="right")
-    for row in comparison.dataset_inflections.to_dict("records"):
-        tested = row["seeds_tested"] != 0
-        found = (
-            f"drops below {_interval(row, 'drop', _power)}"
-            if row["detected"]
-            else ("no inflection" if tested else "not tested")
-        )
-        levels = row["p_value"] <= ALPHA and (row["shape"] != "drop")  # pyright: ignore[reportOperatorIssue]  # a float
-        view.add_row(
-            _name(row),
-            str(row["score"]),
-            found,
-            _decimal(row["p_value"]),
-            f"{row['seeds_detected']} of {row['seeds']}",
-            _power(row["levelling"]) if levels else "-",
-            _power(row["max_curvature_knee"]),
-            _power(row["second_derivative_zero"]),
-        )
-    return view
-
-
-def interval_notes(table: pd.DataFrame) -> list[str]:
-    """Return one sentence for every dataset whose intervals lack seeds or examples, or a gain."""
+def interval_notes(rows: Sequence[Row]) -> list[str]:
+    """Return sentences on the intervals of one dataset that lack seeds or examples, or a gain."""
     notes: list[str] = []
-    for _, group in table.groupby(KEYS, sort=True):
-        first = group.to_dict("records")[0]
-        for source, scores in group.groupby("intervals_from")["score"]:
-            if source != "seeds and examples":
-                names = " and ".join(dict.fromkeys(map(str, scores)))
-                lack = {
-                    "seeds": "no records of examples that give its scores",
-                    "examples": "one seed: nothing is known about another",
-                    "none": "one seed, and no records of examples that give its scores",
-                }[str(source)]
-                notes.append(f"{_name(first)}, {names}: intervals from {source} ({lack}).")
-        notes += [
-            f"{_name(row)}, {row['score']}: gain {row['status']}."
-            for row in group.to_dict("records")
-            if row["status"] != "defined"
-        ]
+    lacks = {
+        "seeds": "intervals from seeds: no records of examples that give its scores",
+        "examples": "intervals from examples: one seed, nothing is known about another",
+        "none": "no intervals: one seed, and no records of examples that give its scores",
+    }
+    for source, sentence in lacks.items():
+        scores = dict.fromkeys(str(r["score"]) for r in rows if r["intervals_from"] == source)
+        if scores:
+            notes.append(f"{' and '.join(scores)}: {sentence}.")
+    notes += [f"{r['score']}: gain {r['status']}." for r in rows if r["status"] != "defined"]
     return notes
 
 
@@ -165,7 +133,7 @@ def latex_table(comparison: Comparison) -> str:
         cells.append(str(row["reference"]))
         if row["status"] == "defined":
             texts = [_fewest(row, share) for share in SHARES]
-            texts.append(_interval(row, "area", _decimal))
+            texts.append(_interval(row, "area", _rounded))
             cells += [
                 {"-": "--"}.get(text, text.replace("<= ", r"$\leq$ ").replace("\n", " "))
                 for text in texts
@@ -185,8 +153,23 @@ def escape_latex(text: str) -> str:
     return "".join(special.get(character, character) for character in text)
 
 
+def _drop_sentence(row: Row) -> str:
+    if row["seeds_tested"] == 0:
+        return f"{row['score']}: too few distinct counts to look for an inflection."
+    p_value = _number(row["p_value"])
+    p = f"(p = {p_value:.3f}, {row['seeds_detected']} of {row['seeds']} seeds by themselves)"
+    drop = _interval(row, "drop", _power).replace("\n", " ")
+    parts = [f"drops below {drop} {p}" if row["detected"] else f"no inflection {p}"]
+    if p_value <= ALPHA and row["shape"] != "drop":
+        parts.append(f"levels off below {_power(row['levelling'])}")
+    for label, name in (("knee", "max_curvature_knee"), ("steepest", "second_derivative_zero")):
+        if not np.isnan(_number(row[name])):
+            parts.append(f"{label} {_power(row[name])}")
+    return f"{row['score']}: {'; '.join(parts)}."
+
+
 def _first_sentence(row: Row) -> str:
-    name = f"{_name(row)}, {row['measure']}: {row['verdict']}"
+    name = f"what goes first, by {row['measure']}: {row['verdict']}"
     if np.isnan(_number(row["difference"])):
         return f"{name}."
     factor = _interval({**row, "factor": row["difference"], "factor_low": row["low"],
@@ -214,12 +197,17 @@ def _interval(row: Row, name: str, text: Callable[[object], str]) -> str:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float | np.number) else float("nan")
+    return float(value) if isinstance(value, int | float) else float("nan")  # np.float64 is one
 
 
 def _decimal(value: object) -> str:
     number = _number(value)
     return "-" if np.isnan(number) else f"{number:.3f}"
+
+
+def _rounded(value: object) -> str:
+    number = _number(value)
+    return "-" if np.isnan(number) else f"{number:.2f}"
 
 
 def _ratio(value: object) -> str:
@@ -228,7 +216,7 @@ def _ratio(value: object) -> str:
 
 def _count(value: object) -> str:
     number = _number(value)
-    return "-" if np.isnan(number) else f"{number:,.0f}"
+    return "-" if np.isnan(number) else compact(number)
 
 
 def _power(value: object) -> str:

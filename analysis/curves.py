@@ -264,12 +264,13 @@ def mean_curve(stages: pd.DataFrame, column: str, *, num_points: int = 40) -> pd
         the runs have no range in common.
     """
     runs = [run for _, run in stages.groupby("run_id", sort=True)]
-    ends = [(10 ** x[[0, -1]]).tolist() for x, _ in (curve_points(run, column) for run in runs)]
-    low, high = max(end[0] for end in ends), min(end[1] for end in ends)
+    ranges = [curve_points(run, column)[0] for run in runs]
+    low = max((float(10 ** x[0]) for x in ranges if len(x)), default=1.0)
+    high = min((float(10 ** x[-1]) if len(x) else 0.0 for x in ranges), default=0.0)
     if low > high:
         return pd.DataFrame(columns=["num_nonzero_params", "mean", "low", "high", "seeds"])
-    grid = np.geomspace(low, high, num_points)
-    values = np.stack([values_at(run, column, grid.tolist()) for run in runs])
+    grid: list[float] = np.geomspace(low, high, num_points).tolist()
+    values = np.stack([values_at(run, column, grid) for run in runs])
     intervals = [student_t_interval(point.tolist()) for point in values.T]
     return pd.DataFrame(
         {

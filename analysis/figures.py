@@ -234,7 +234,7 @@ def _prepare_axis(ax: Axes, counts: np.ndarray) -> float:
     ax.set_xlim(left / 10 ** (0.05 * decades), high * 10 ** (0.11 * decades))
     ticks, minor = _log_ticks(low, high)
     positions = [zero_position, *ticks] if has_zero else ticks
-    labels = ["0", *map(_compact, ticks)] if has_zero else [_compact(tick) for tick in ticks]
+    labels = ["0", *map(compact, ticks)] if has_zero else [compact(tick) for tick in ticks]
     ax.set_xticks(positions, labels)
     ax.xaxis.set_minor_locator(FixedLocator(minor))
     ax.xaxis.set_minor_formatter(NullFormatter())
@@ -254,7 +254,8 @@ def _log_ticks(low: float, high: float) -> tuple[list[float], list[float]]:
     return major or [low], minor
 
 
-def _compact(count: float) -> str:
+def compact(count: float) -> str:
+    """Return a count in three digits: 55.5k."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.3g}{suffix}"

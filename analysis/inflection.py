@@ -117,10 +117,10 @@ class BreakProfile:
 
     def __init__(self, x: FloatArray) -> None:
         self.x = x
-        self.breaks = np.linspace(x[2], x[-3], _NUM_BREAKS)
-        self.line = np.linalg.qr(np.column_stack([np.ones_like(x), x]))[0]
+        self.breaks: FloatArray = np.linspace(float(x[2]), float(x[-3]), _NUM_BREAKS)
+        self.line: FloatArray = np.linalg.qr(np.column_stack([np.ones_like(x), x]))[0]
         hinges = self.hinge(self.breaks)
-        self.hinges = hinges / np.linalg.norm(hinges, axis=1, keepdims=True)
+        self.hinges: FloatArray = hinges / np.linalg.norm(hinges, axis=1, keepdims=True)
         grid = range(0, _NUM_BREAKS, _PAIR_STEP)
         between = [
             (lower, upper)
@@ -211,7 +211,7 @@ class NullDistribution:
         largest = np.zeros(fits.sup_f.shape[1])
         for sup_f, smallest_p in zip(self.sup_f, self.smallest_p, strict=True):
             smallest = _shape_p_values(fits.sup_f, sup_f).min(axis=0)
-            below = np.searchsorted(smallest_p, smallest, side="right")
+            below = smallest_p.searchsorted(smallest, side="right").astype(np.float64)
             largest = np.maximum(largest, (below + 1) / (len(smallest_p) + 1))
         return largest
 
@@ -287,7 +287,8 @@ def find_inflection_point(
 def ar1_factor(rho: float, points: int) -> FloatArray:
     """Return L with `L L^T` the correlation `rho^|i - j|`: L @ white noise is AR(1) noise."""
     index = np.arange(points)
-    return np.linalg.cholesky(rho ** np.abs(index[:, None] - index[None, :]))
+    correlation = rho ** np.abs(index[:, None] - index[None, :])
+    return np.linalg.cholesky(correlation).astype(np.float64)
 
 
 @lru_cache(maxsize=1024)
@@ -317,7 +318,8 @@ def second_break_f(fits: Fits) -> FloatArray:
 def _shape_p_values(sup_f: FloatArray, null: FloatArray) -> FloatArray:
     """Return `(shapes, curves)` p values of statistics against `(shapes, simulations)`."""
     rows = zip(sup_f, null, strict=True)
-    below = np.stack([np.searchsorted(n, f, side="left") for f, n in rows])
+    counts = [n.searchsorted(f, side="left").astype(np.float64) for f, n in rows]
+    below: FloatArray = np.stack(counts)
     return (null.shape[1] - below + 1) / (null.shape[1] + 1)
 
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from analysis.curves import SCORES, curve_points
@@ -94,5 +93,5 @@ def inflections_by_dataset(by_seed: pd.DataFrame, keys: Sequence[str]) -> pd.Dat
 
 
 def _mean(values: pd.Series) -> float:
-    known = values.dropna().to_numpy(dtype=float)
-    return float(np.mean(known)) if len(known) else float("nan")
+    known = values.dropna()
+    return float(known.astype(float).mean()) if len(known) else float("nan")

@@ -40,7 +40,7 @@ _REQUIRED_COLUMNS = [
     "memorization_loss",
     "generalization_loss",
 ]
-_NO_VARIANT = ("task", "backbone", "trainer", "tracking")
+_NO_VARIANT = ("task", "backbone", "trainer", "tracking", "seed", "out_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +132,11 @@ def variants(runs: RunSet) -> dict[str, str]:
 
 def _options(config: dict[str, Any]) -> dict[str, Any]:
     """Return the dotted options that make an experiment, without data, backbone and machine."""
-    sections = {k: v for k, v in config.items() if k not in _NO_VARIANT and isinstance(v, dict)}
-    return {
-        f"{name}.{key}": value for name, part in sections.items() for key, value in part.items()
-    }
+    options: dict[str, Any] = {}
+    for name, section in config.items():
+        if name not in _NO_VARIANT:
+            options |= {f"{name}.{key}": value for key, value in section.items()}
+    return options
 
 
 def require_path_run(stages: pd.DataFrame) -> None:

@@ -60,13 +60,17 @@ def read_correct(run: Path, score: str, metric: str) -> Correct | None:
     )
     if table.empty or table["correct"].isna().any():
         return None
-    stages, examples = (np.unique(table[name].to_numpy()) for name in ("stage", "index"))
+    stages, examples = (
+        np.unique(table[name].to_numpy(dtype=np.int64)) for name in ("stage", "index")
+    )
     if len(table) != len(stages) * len(examples):
         return None  # a killed run can leave a stage half written
     correct = np.empty((len(stages), len(examples)), dtype=np.float32)
-    rows = np.searchsorted(stages, table["stage"].to_numpy())
-    columns = np.searchsorted(examples, table["index"].to_numpy())
-    correct[rows, columns] = table["correct"].to_numpy(dtype=np.float32)
+    at = (
+        stages.searchsorted(table["stage"].to_numpy(dtype=np.int64)),
+        examples.searchsorted(table["index"].to_numpy(dtype=np.int64)),
+    )
+    correct[at] = table["correct"].to_numpy(dtype=np.float32)
     return Correct(stages=stages, examples=examples, correct=correct)
 
 
@@ -81,7 +85,7 @@ def resampled_scores(records: Sequence[Correct]) -> list[FloatArray]:
     times = rng.multinomial(len(union), share, size=NUM_RESAMPLES).astype(np.float32)
     scores: list[FloatArray] = []
     for record in records:
-        drawn = times[:, np.searchsorted(union, record.examples)]
+        drawn = times[:, union.searchsorted(record.examples)]
         total = drawn.sum(axis=1, keepdims=True, dtype=np.float64)
         scores.append((drawn @ record.correct.T).astype(np.float64) / total)
     return scores

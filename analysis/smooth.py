@@ -60,7 +60,8 @@ def smoother(x: FloatArray) -> Smoother:
     mass += (np.diag(gaps, 1) + np.diag(gaps, -1)) / 6
     roughness = knots.T @ mass @ knots  # integral of the squared second derivative
     grid = np.linspace(0.0, 1.0, _NUM_GRID)
-    hats = np.linalg.inv(np.eye(len(x)) + _SMOOTHNESS[:, None, None] * roughness)
+    penalised = np.eye(len(x)) + _SMOOTHNESS[:, None, None] * roughness
+    hats = np.linalg.inv(penalised).astype(np.float64)
     return Smoother(
         grid=grid, hats=hats, value=unit(grid), first=unit(grid, 1), second=unit(grid, 2)
     )
