@@ -11,20 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.compressibility import (
-    REFERENCES,
-    area_of,
-    compressibility,
-    fewest_params,
-    retention_points,
-)
+from analysis.compressibility import REFERENCES, compressibility
 from analysis.controls import dataset_name, missing_controls
 from analysis.curves import SCORES, SHARES, with_gain_retained
-from analysis.inflection import FloatArray
+from analysis.example_spread import ExampleSpread, example_spreads
 from analysis.inflection_table import inflections_by_dataset, inflections_by_seed
 from analysis.intervals import Interval, holm, student_t_interval, welch_p_value
-from analysis.load import DATASET_KEYS, FLOOR, PATH, RunSet, comparability_notes, variants
-from analysis.resampling import Correct, read_correct, resampled_scores
+from analysis.load import DATASET_KEYS, PATH, RunSet, comparability_notes, variants
 
 KEYS = [*DATASET_KEYS, "variant"]
 """What one block of the comparison is about: a dataset and, where they differ, the options."""
@@ -57,21 +50,6 @@ class Comparison:
     notes: list[str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExampleSpread:
-    """Variance, over draws of the examples, of the means over the seeds of one dataset and score.
-
-    Attributes:
-        gain: Of dense - floor; 0 where it is not known.
-        log_count: (reference, share) -> of log10 of the fewest parameters.
-        area: reference -> of the area.
-    """
-
-    gain: float
-    log_count: dict[tuple[str, str], float]
-    area: dict[str, float]
-
-
 def compare(runs: RunSet) -> Comparison:
     """Return the comparison of the datasets in `runs`.
 
@@ -93,7 +71,7 @@ def compare(runs: RunSet) -> Comparison:
     counts = _with_variant(compressibility(stages), names)
     by_seed = _with_variant(inflections_by_seed(stages), names)
     folders = {str(row["run_id"]): Path(row["path"]) for row in used.to_dict("records")}
-    spreads = _example_spreads(stages, folders)
+    spreads = example_spreads(stages, folders, KEYS)
     table = _table(counts, stages, spreads)
     by_dataset = inflections_by_dataset(by_seed, KEYS)
     return Comparison(
@@ -135,85 +113,9 @@ def _with_variant(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     return table.assign(variant=table["run_id"].map(names).fillna(""))
 
 
-def _example_spreads(
-    stages: pd.DataFrame, folders: dict[str, Path]
-) -> dict[tuple[object, ...], ExampleSpread]:
-    """Return (dataset, score) -> spread, where every path run has records of its examples."""
-    floors = stages[(stages["role"] == FLOOR) & (stages["stage"] == 0)]
-    spreads: dict[tuple[object, ...], ExampleSpread] = {}
-    for names, group in stages[stages["role"] == PATH].groupby(KEYS, sort=True):
-        paths = [run for _, run in group.groupby("run_id", sort=True)]
-        same = (floors[DATASET_KEYS] == list(names[:-1])).all(axis=1)
-        own = floors[same].drop_duplicates("seed").set_index("seed")
-        for score in SCORES:
-            records = [_checked_record(run, score, folders) for run in paths]
-            known = [record for record in records if record is not None]
-            if len(known) < len(paths):
-                continue
-            of_floor: dict[int, Correct] = {}
-            for seed, floor in own.iterrows():
-                row = pd.DataFrame([floor])
-                record = _checked_record(row, score, folders)
-                if record is not None:
-                    of_floor[int(str(seed))] = record
-            scores = resampled_scores([*known, *of_floor.values()])
-            floor_scores = dict(zip(of_floor, scores[len(known) :], strict=True))
-            spreads[*names, score] = _spread(paths, scores[: len(known)], floor_scores)
-    return spreads
-
-
-def _checked_record(run: pd.DataFrame, score: str, folders: dict[str, Path]) -> Correct | None:
-    """Return the examples of a run if they give its recorded scores, in the order of `run`."""
-    folder = folders[str(run["run_id"].iloc[0])]
-    record = read_correct(folder, score, str(run["metric"].iloc[0]))
-    if record is None or not np.isin(run["stage"], record.stages).all():
-        return None
-    order = record.stages.searchsorted(run["stage"].to_numpy(dtype=np.int64))
-    correct = record.correct[order]
-    recorded = run[score].to_numpy(dtype=float)
-    if not np.allclose(correct.mean(axis=1, dtype=np.float64), recorded, rtol=0, atol=1e-5):
-        return None
-    return Correct(stages=record.stages[order], examples=record.examples, correct=correct)
-
-
-def _spread(
-    paths: list[pd.DataFrame], scores: list[FloatArray], floors: dict[int, FloatArray]
-) -> ExampleSpread:
-    shares = list(SHARES.values())
-    counts: dict[str, list[FloatArray]] = {reference: [] for reference in REFERENCES}
-    areas: dict[str, list[FloatArray]] = {reference: [] for reference in REFERENCES}
-    gains: list[FloatArray] = []
-    for run, drawn in zip(paths, scores, strict=True):
-        points = retention_points(run)
-        dense = drawn[:, run["stage"].to_numpy() == 0]
-        floor = floors.get(int(run["seed"].iloc[0]))
-        kept = {"dense": drawn / np.where(dense > 0, dense, np.nan)}
-        if floor is not None:
-            gain = dense - floor
-            gains.append(gain[:, 0])
-            kept["gain"] = (drawn - floor) / np.where(gain > 0, gain, np.nan)
-        for reference, values in kept.items():
-            fewest = np.array([fewest_params(points, row, shares) for row in values])
-            counts[reference].append(np.log10(np.where(fewest > 0, fewest, np.nan)))
-            areas[reference].append(area_of(points, values))
-    return ExampleSpread(
-        gain=_variance_of_mean(gains) if len(gains) == len(paths) else 0.0,
-        log_count={
-            (reference, name): _variance_of_mean([seed[:, index] for seed in counts[reference]])
-            for reference in REFERENCES
-            for index, name in enumerate(SHARES)
-        },
-        area={reference: _variance_of_mean(areas[reference]) for reference in REFERENCES},
-    )
-
-
-def _variance_of_mean(by_seed: list[FloatArray]) -> float:
-    """Return the variance over resamples of the mean over seeds; 0 if too few are defined."""
-    if not by_seed:
-        return 0.0
-    means = np.mean(by_seed, axis=0)
-    known = means[np.isfinite(means)]
-    return float(known.var(ddof=1)) if len(known) > len(means) / 2 else 0.0
+def _blocks(table: pd.DataFrame, keys: list[str]) -> dict[tuple[object, ...], pd.DataFrame]:
+    """Return the rows of a table by the values of `keys`."""
+    return {tuple(names): group for names, group in table.groupby(keys, sort=True)}
 
 
 def _table(
@@ -222,11 +124,11 @@ def _table(
     spreads: dict[tuple[object, ...], ExampleSpread],
 ) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
-    paths = stages[(stages["role"] == PATH) & (stages["stage"] == 0)]
+    paths = _blocks(stages[(stages["role"] == PATH) & (stages["stage"] == 0)], KEYS)
     for names, group in counts.groupby([*KEYS, "score", "reference"], sort=False):
         *dataset, score, reference = names
         spread = spreads.get((*dataset, score))
-        dense = paths[(paths[KEYS] == dataset).all(axis=1)]
+        dense = paths[tuple(dataset)]
         gain = student_t_interval(
             (dense[f"{score}_dense"] - dense[f"{score}_floor"]).tolist(),
             extra_variance=spread.gain if spread else 0.0,
@@ -314,11 +216,10 @@ def _what_goes_first(
 ) -> pd.DataFrame:
     """Return paired differences per seed, log10, memorization - generalization."""
     gain = counts[counts["reference"] == "gain"]
+    blocks = [_blocks(rows, KEYS) for rows in (table, by_dataset, gain)]
     rows: list[dict[str, object]] = []
-    for names, group in by_seed.groupby(KEYS, sort=True):
-        of_table, of_drops, of_counts = (
-            t[(t[KEYS] == list(names)).all(axis=1)] for t in (table, by_dataset, gain)
-        )
+    for names, group in _blocks(by_seed, KEYS).items():
+        of_table, of_drops, of_counts = (block[names] for block in blocks)
         flat = of_drops.loc[~of_drops["detected"].astype(bool), "score"].tolist()
         drop = _differences(group, "drop")
         reason = f"no inflection of {' and '.join(flat)}" if flat else ""
@@ -369,13 +270,13 @@ def _verdict(
 def _ranking(counts: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Return Welch's test on log10 d90 for every pair of datasets, Holm-adjusted by score."""
     rows: list[dict[str, object]] = []
+    by_seed = _blocks(counts, [*KEYS, "score", "reference"])
     for (score, reference), block in table.groupby(["score", "reference"], sort=False):
         ranked = block[block[RANKED_SHARE] > 0].sort_values(RANKED_SHARE)
         logs: dict[tuple[object, ...], list[float]] = {}
         for names in ranked[KEYS].itertuples(index=False, name=None):
-            same = (counts[KEYS] == list(names)).all(axis=1)
-            same &= (counts["score"] == score) & (counts["reference"] == reference)
-            logs[names] = np.log10(counts.loc[same, RANKED_SHARE].to_numpy(dtype=float)).tolist()
+            of_seeds = by_seed[(*names, score, reference)][RANKED_SHARE].to_numpy(dtype=float)
+            logs[names] = np.log10(of_seeds).tolist()
         # runs of one dataset share seeds, and another variant of another one has two differences
         pairs = [(a, b) for a, b in combinations(logs, 2) if a[:-1] != b[:-1] and a[-1] == b[-1]]
         p_values = [welch_p_value(logs[a], logs[b]) for a, b in pairs]

@@ -361,7 +361,9 @@ def _refined(
         if not np.isfinite(at):
             return at
         ends = (max(at - step, profile.breaks[0]), min(at + step, profile.breaks[-1]))
-        found: Any = minimize_scalar(squares, bounds=ends, method="bounded")
+        found: Any = minimize_scalar(
+            squares, bounds=ends, method="bounded", options={"xatol": 1e-4}
+        )
         return float(found.x) if found.fun < squares(at) else at
 
     for _ in range(3 if both else 1):

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from analysis.inflection import FloatArray
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
 from sorakit.records import EXAMPLES_FILE
 
-NUM_RESAMPLES = 100
+NUM_RESAMPLES = 60
 SPLITS = {"memorization": MEMORIZATION_SPLIT, "generalization": GENERALIZATION_SPLIT}
 """Score -> split of `examples.parquet`."""
 
@@ -42,36 +43,31 @@ class Correct:
     correct: npt.NDArray[np.float32]
 
 
-def read_correct(run: Path, score: str, metric: str) -> Correct | None:
-    """Return the record of one score of a run; None where it cannot be computed from examples.
+def read_correct(run: Path, metric: str) -> dict[str, Correct]:
+    """Return the record of each score of a run that can be computed from examples.
 
     Args:
         run: Run folder.
-        score: memorization or generalization.
         metric: Name of the run's score.
     """
     file = run / EXAMPLES_FILE
     if metric != _RESAMPLED_METRIC or not file.exists():
-        return None
-    table = pd.read_parquet(
-        file,
-        columns=["stage", "index", "correct"],
-        filters=[("split", "==", SPLITS[score])],
-    )
-    if table.empty or table["correct"].isna().any():
-        return None
-    stages, examples = (
-        np.unique(table[name].to_numpy(dtype=np.int64)) for name in ("stage", "index")
-    )
-    if len(table) != len(stages) * len(examples):
-        return None  # a killed run can leave a stage half written
-    correct = np.empty((len(stages), len(examples)), dtype=np.float32)
-    at = (
-        stages.searchsorted(table["stage"].to_numpy(dtype=np.int64)),
-        examples.searchsorted(table["index"].to_numpy(dtype=np.int64)),
-    )
-    correct[at] = table["correct"].to_numpy(dtype=np.float32)
-    return Correct(stages=stages, examples=examples, correct=correct)
+        return {}
+    table = pq.read_table(file, columns=["stage", "split", "index", "correct"])
+    records: dict[str, Correct] = {}
+    for score, name in SPLITS.items():
+        rows = table.filter(pc.field("split") == name)
+        if not len(rows) or rows["correct"].null_count:
+            continue
+        stage, example = (rows[key].to_numpy() for key in ("stage", "index"))
+        right = rows["correct"].cast("uint8").to_numpy()
+        stages, examples = np.unique(stage), np.unique(example)
+        if len(right) != len(stages) * len(examples):
+            continue  # a killed run can leave a stage half written
+        correct = np.empty((len(stages), len(examples)), dtype=np.float32)
+        correct[stages.searchsorted(stage), examples.searchsorted(example)] = right
+        records[score] = Correct(stages=stages, examples=examples, correct=correct)
+    return records
 
 
 def resampled_scores(records: Sequence[Correct]) -> list[FloatArray]:
