@@ -228,11 +228,8 @@ def _what_goes_first(
         unknown = shares.loc[shares["status"] != "defined", "score"].tolist()
         reason = f"gain of {' and '.join(unknown)} undefined" if unknown else ""
         # the two scores are taken on different examples: their variances add
-        extra = sum(
-            spreads[*names, s].log_count["gain", RANKED_SHARE]
-            for s in SCORES
-            if (*names, s) in spreads
-        )
+        known = [spreads[*names, score] for score in SCORES if (*names, score) in spreads]
+        extra = sum((spread.log_count["gain", RANKED_SHARE] for spread in known), start=0.0)
         logs = of_counts.assign(d90=np.log10(of_counts[RANKED_SHARE].where(lambda v: v > 0)))
         verdict = _verdict("d90 of gain", _differences(logs, "d90"), extra, reason)
         rows.append({**dict(zip(KEYS, names, strict=True)), **verdict})

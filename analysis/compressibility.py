@@ -97,7 +97,7 @@ def area_of(points: RetentionPoints, retained: FloatArray) -> FloatArray:
     if not alive.any():
         return np.full(retained.shape[:-1], np.nan)
     weights = area_weights(np.log10(points.counts[alive]), points.dense)
-    return (retained @ points.averages[:, alive]) @ weights
+    return np.asarray((retained @ points.averages[:, alive]) @ weights)
 
 
 def _crossing(counts: FloatArray, fit: FloatArray, share: float) -> float:
