@@ -260,13 +260,9 @@ class Run:
         """running, completed, failed or interrupted; running also when its process is gone."""
         return str(self.status["state"])
 
-    def examples(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Read `examples.parquet`: one row a (stage, split, example) of the complete stages.
-
-        Args:
-            columns: Columns to read, `stage` among them; None reads all.
-        """
-        table = _read_examples(self.path, columns)
+    def examples(self) -> pd.DataFrame:
+        """Read `examples.parquet`: one row a (stage, split, example) of the complete stages."""
+        table = _read_examples(self.path)
         if table is None:
             return pd.DataFrame()
         complete = table["stage"].isin(self.stages["stage"])
@@ -426,11 +422,9 @@ def _read_json(file: Path) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(file.read_text("utf-8")))
 
 
-def _read_examples(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame | None:
+def _read_examples(path: Path) -> pd.DataFrame | None:
     file = path / EXAMPLES_FILE
-    if not file.exists():
-        return None
-    return pd.read_parquet(file, columns=None if columns is None else list(columns))
+    return pd.read_parquet(file) if file.exists() else None
 
 
 def _replace_text(file: Path, text: str) -> None:
