@@ -191,6 +191,9 @@ class XiScheduler(pl.Callback):
         self._epochs_without_improvement = state_dict["epochs_without_improvement"]
         self._risen_xi = state_dict["risen_xi"]
         self._dense_params = state_dict["dense_params"]
+        if self.stage <= 1 and self.steps_in_stage == 0:
+            # The dense stage may be that of a run with other levels.
+            self._risen_xi = self._xi_config.first
 
     @property
     def _is_like_dense(self) -> bool:
@@ -220,6 +223,8 @@ class XiScheduler(pl.Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # After the state is restored, before the loop asks for a loader.
+        if self.stage > 0:
+            self._check_dense_params()
         self._announce_segment(trainer)
 
     @override
@@ -373,11 +378,7 @@ class XiScheduler(pl.Callback):
             listener(trainer, pl_module, end)
         if self.stage == 0:
             self._dense_params = count_nonzero_params(optimizer.matrices)
-            if self._has_gates and not self._levels and self._dense_params == 0:
-                raise ValueError(
-                    "`xi.start` must leave a gate after the dense stage when `xi.spacing` is "
-                    f"target, got {self._xi_config.start}. Lower it."
-                )
+            self._check_dense_params()
         no_gate_left = self.stage > 0 and bool(_zero_gates(optimizer).all())
         if not self._has_gates or no_gate_left or self.stage == self.num_stages:
             self.is_finished = True
@@ -386,6 +387,13 @@ class XiScheduler(pl.Callback):
             self._stage_start = self.step
             self._best_loss = math.inf
             self._epochs_without_improvement = 0
+
+    def _check_dense_params(self) -> None:
+        if self._has_gates and not self._levels and self._dense_params == 0:
+            raise ValueError(
+                "`xi.start` must leave a gate after the dense stage when `xi.spacing` is "
+                f"target, got {self._xi_config.start}. Lower it."
+            )
 
     def _target(self, optimizer: ProxAdamW) -> int:
         """Return the non-zero parameters at which the current stage ends; 0 without targets."""
