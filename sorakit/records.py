@@ -312,7 +312,9 @@ def find_runs(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         raise ValueError(f"`RUNS` must be an existing folder, got {str(root)!r}.")
-    return sorted(file.parent for file in root.rglob(META_FILE) if is_run_folder(file.parent))
+    # Not rglob: it fails when a folder goes away meanwhile, as in a sweep that is running.
+    folders = [Path(folder) for folder, _, files in os.walk(root) if META_FILE in files]
+    return sorted(folder for folder in folders if is_run_folder(folder))
 
 
 def load_run(path: Path | str) -> Run:

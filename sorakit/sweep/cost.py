@@ -46,6 +46,7 @@ class CostModel:
         self._twins: dict[str, list[Times]] = {}
         self._kinds: dict[str, list[Times]] = {}
         self._seen: set[Path] = set()
+        self._keys: dict[str, tuple[str, str]] = {}
 
     @property
     def num_runs(self) -> int:
@@ -62,15 +63,19 @@ class CostModel:
         self._twins.setdefault(_twin_key(config), []).append(times)
         self._kinds.setdefault(_kind_key(config), []).append(times)
 
-    def seconds(self, config: RunConfig, *, with_dense: bool) -> float | None:
+    def seconds(self, config: RunConfig, *, run_id: str, with_dense: bool) -> float | None:
         """Return what a run will take, or None when no finished run is like it.
 
         Args:
             config: Its configuration.
+            run_id: Its run id, by which it is remembered.
             with_dense: Whether it trains its dense stage, or starts from one that is shared.
         """
-        content = config_to_dict(config)
-        found = self._twins.get(_twin_key(content)) or self._kinds.get(_kind_key(content))
+        if run_id not in self._keys:
+            content = config_to_dict(config)
+            self._keys[run_id] = (_twin_key(content), _kind_key(content))
+        twin, kind = self._keys[run_id]
+        found = self._twins.get(twin) or self._kinds.get(kind)
         if not found:
             return None
         later = statistics.median(times.later for times in found)

@@ -133,7 +133,7 @@ def estimate(plan: Plan, costs: CostModel) -> Estimate:
             continue
         with_dense = job.dense is None or job.dense not in trained or job.state == "running"
         trained.add(job.dense)
-        seconds = costs.seconds(job.config, with_dense=with_dense)
+        seconds = costs.seconds(job.config, run_id=job.point.run_id, with_dense=with_dense)
         if seconds is None:
             num_unknown += 1
         else:

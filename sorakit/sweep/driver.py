@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from sorakit.records import (
@@ -14,7 +15,7 @@ from sorakit.records import (
     read_status,
 )
 from sorakit.sweep.engines import Ended, Engine, request_of
-from sorakit.sweep.plan import Job, Plan
+from sorakit.sweep.plan import Job, Plan, State
 from sorakit.sweep.worker import DONE, IN_USE, INTERRUPTED, last_line
 
 _POLL_SECONDS = 0.5
@@ -65,7 +66,7 @@ def run_sweep(plan: Plan, engine: Engine, listener: Listener) -> SweepOutcome:
     jobs = plan.jobs
     try:
         while any(job.state in ("waiting", "running") for job in jobs):
-            _start(jobs, engine, listener, dense_store=str(plan.store))
+            _start(jobs, engine, listener, store=plan.store)
             for ended in engine.wait(_POLL_SECONDS):
                 _settle(ended, engine, listener)
             listener.refresh()
@@ -74,34 +75,55 @@ def run_sweep(plan: Plan, engine: Engine, listener: Listener) -> SweepOutcome:
     return SweepOutcome(failed=[job for job in jobs if job.state == "failed"])
 
 
-def _start(jobs: Sequence[Job], engine: Engine, listener: Listener, *, dense_store: str) -> None:
-    running = [job for job in jobs if job.state == "running"]
-    free = engine.num_slots - len(running)
-    in_making = {job.dense for job in running if not _has_dense_stage(job)} - {None}
+def _start(jobs: Sequence[Job], engine: Engine, listener: Listener, *, store: Path) -> None:
+    free = engine.num_slots - sum(job.state == "running" for job in jobs)
+    trained = _trained(store)
+    now = time.monotonic()
+    # Here, or by another sweep; two that wait for one would only take the place of others.
+    in_making = {
+        job.dense
+        for job in jobs
+        if (job.state == "running" or job.not_before > now) and not _has_dense_stage(job)
+    }
     for job in jobs:
         if free <= 0:
             return
-        if job.state != "waiting" or job.not_before > time.monotonic():
+        if job.state != "waiting" or job.not_before > now:
             continue
-        if job.dense in in_making and not _has_dense_stage(job):
+        needs_dense = job.dense not in trained and not _has_dense_stage(job)
+        if job.dense is not None and job.dense in in_making and needs_dense:
             continue
-        if is_complete(job.path):  # by another sweep
-            _change(job, "completed", listener)
-            continue
-        writer = find_writer(job.path)
-        if writer is not None:
-            _wait_for(job, writer, listener)
-            continue
-        try:
-            engine.start(job, request_of(job, dense_store=dense_store))
-        except OSError as error:
-            job.error = f"{type(error).__name__}: {error}"
-            _change(job, "failed", listener)
-            continue
-        _change(job, "running", listener)
-        if not _has_dense_stage(job) and job.dense is not None:
+        if _begin(job, engine, listener, store=store):
+            free -= 1
+        if needs_dense and job.state != "completed":
             in_making.add(job.dense)
-        free -= 1
+
+
+def _begin(job: Job, engine: Engine, listener: Listener, *, store: Path) -> bool:
+    """Start a job, unless another process has made it or is making it; return whether it runs."""
+    if is_complete(job.path):
+        _change(job, "completed", listener)
+        return False
+    writer = find_writer(job.path)
+    if writer is not None:
+        _wait_for(job, writer, listener)
+        return False
+    try:
+        engine.start(job, request_of(job, dense_store=str(store)))
+    except OSError as error:
+        job.error = f"{type(error).__name__}: {error}"
+        _change(job, "failed", listener)
+        return False
+    _change(job, "running", listener)
+    return True
+
+
+def _trained(store: Path) -> set[str]:
+    """Return the keys of the dense stages that are there to start from."""
+    if not store.is_dir():
+        return set()
+    names = (path.name for path in store.iterdir() if path.suffix not in {".lock", ".part"})
+    return {name.partition("-")[0] for name in names}
 
 
 def _settle(ended: Ended, engine: Engine, listener: Listener) -> None:
@@ -140,8 +162,8 @@ def _wait_for(job: Job, writer: str, listener: Listener) -> None:
     job.not_before = time.monotonic() + _BUSY_SECONDS
 
 
-def _change(job: Job, state: str, listener: Listener) -> None:
-    job.state = state  # pyright: ignore[reportAttributeAccessIssue]  # callers give literals
+def _change(job: Job, state: State, listener: Listener) -> None:
+    job.state = state
     listener.changed(job)
 
 
