@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -38,7 +38,7 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         self._notes: list[str] = []
         self._refreshed = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "SweepDisplay":
         if self._live is not None:
             self._live.start()
         return self

@@ -15,7 +15,9 @@ def load(folder: Path, *contents: str | dict[str, Any]) -> Sweep:
     files = []
     for number, content in enumerate(contents):
         file = folder / f"sweep_{number}.yaml"
-        file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        file.write_text(
+            content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
+        )
         files.append(file)
     return load_sweep(files)
 
@@ -68,9 +70,9 @@ VALUES: dict[str, list[Any]] = {
     "method.target_modules": ["all-linear", ["query", "value"], "query"],
     "gates.averaging": [None, 0, "0.5"],
     "method.train_head": [True, "false"],
-    "task.data_dir": [None, "null", "1e3", "a b"],
-    "backbone.name": ["embedded", "1e3", "FacebookAI/roberta-large"],
-    "trainer.num_threads": [None, "2", 1],
+    "task.data_dir": [None, "null", "a b", "12"],
+    "backbone.name": ["embedded", "./models/7", "FacebookAI/roberta-large"],
+    "task.max_length": ["64", 32],
 }
 
 

@@ -183,7 +183,7 @@ def test_unfinished_run_is_no_basis(tmp_path):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(3.2, "3 s"), (89, "89 s"), (120, "2 min"), (5340, "89 min"), (12000, "3 h 20 min")],
+    [(3.2, "3 s"), (89.0, "89 s"), (120.0, "2 min"), (5340.0, "89 min"), (12e3, "3 h 20 min")],
 )
 def test_durations_are_read_easily(seconds, text):
     assert describe_seconds(seconds) == text
