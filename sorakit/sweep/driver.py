@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sorakit.records import (
     CHECKPOINTS_DIR,
@@ -23,6 +23,7 @@ _BUSY_SECONDS = 5.0
 """Until it is looked again at a run that another process is making."""
 
 
+@runtime_checkable
 class Listener(Protocol):
     """What is told how a sweep goes on."""
 

@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sorakit.records import config_to_dict
 from sorakit.sweep.plan import Job
@@ -32,6 +32,7 @@ class Ended:
     error: str | None = None
 
 
+@runtime_checkable
 class Engine(Protocol):
     """What runs jobs."""
 

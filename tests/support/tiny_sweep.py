@@ -17,9 +17,9 @@ from tests.support.tiny_hub import tiny_run
 def write_sweep(hub: Path, file: Path, **keywords: Any) -> Path:
     """Write a sweep of `tiny_run` with keywords such as `grid` or `points`; return the file.
 
-    A run is 300 dense steps and two stages: a few seconds, so that it can be killed meanwhile.
+    A run is 160 dense steps and two stages: seconds, so that it can be killed meanwhile.
     """
-    sections: Mapping[str, Mapping[str, Any]] = {"dense": {"max_epochs": 40, "patience": 40}}
+    sections: Mapping[str, Mapping[str, Any]] = {"dense": {"max_epochs": 20, "patience": 20}}
     options = config_to_dict(tiny_run(hub, levels=(0.02, 0.05), sections=sections))
     del options["out_dir"]
     file.write_text(yaml.safe_dump({**options, **keywords}))

@@ -70,7 +70,7 @@ VALUES: dict[str, list[Any]] = {
     "method.target_modules": ["all-linear", ["query", "value"], "query"],
     "gates.averaging": [None, 0, "0.5"],
     "method.train_head": [True, "false"],
-    "task.data_dir": [None, "null", "a b", "12"],
+    "task.data_dir": ["null", "a b", "12"],
     "backbone.name": ["embedded", "./models/7", "FacebookAI/roberta-large"],
     "task.max_length": ["64", 32],
 }
