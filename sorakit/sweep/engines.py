@@ -3,9 +3,12 @@
 import os
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import final
+
+from typing_extensions import override
 
 from sorakit.records import config_to_dict
 from sorakit.sweep.plan import Job
@@ -32,34 +35,36 @@ class Ended:
     error: str | None = None
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """What runs jobs."""
+class Engine(ABC):
+    """What runs jobs.
+
+    Attributes:
+        most_deaths: Times that the process of a run may die without getting further, before it has
+            failed.
+    """
+
+    most_deaths: int
 
     @property
-    def most_deaths(self) -> int:
-        """Times that the process of a run may die without getting further, before it has failed."""
-        ...
-
-    @property
+    @abstractmethod
     def num_slots(self) -> int:
         """Runs at a time."""
-        ...
 
+    @abstractmethod
     def start(self, job: Job, request: Request) -> None:
         """Start a run."""
-        ...
 
+    @abstractmethod
     def wait(self, seconds: float) -> list[Ended]:
         """Return the runs that have ended, at the latest after `seconds`."""
-        ...
 
+    @abstractmethod
     def stop(self) -> None:
         """Stop every run, so that it can be resumed, and wait for that."""
-        ...
 
 
-class LocalEngine:
+@final
+class LocalEngine(Engine):
     """Processes of this machine, one a run.
 
     Several GPUs in `CUDA_VISIBLE_DEVICES` are dealt out to the workers in turn.
@@ -76,10 +81,12 @@ class LocalEngine:
         self._gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
 
     @property
+    @override
     def num_slots(self) -> int:
         """Runs at a time."""
         return self._workers
 
+    @override
     def start(self, job: Job, request: Request) -> None:
         """Start a run in a process of its own."""
         slot = min(set(range(self._workers)) - set(self._running))
@@ -88,6 +95,7 @@ class LocalEngine:
             env["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
         self._running[slot] = (job, start_worker(request, env=env))
 
+    @override
     def wait(self, seconds: float) -> list[Ended]:
         """Return the runs that have ended, at the latest after `seconds`."""
         last = time.monotonic() + seconds
@@ -102,6 +110,7 @@ class LocalEngine:
                 return ended
             time.sleep(_POLL_SECONDS)
 
+    @override
     def stop(self) -> None:
         """Stop every run, so that it can be resumed; kill what does not stop within a minute."""
         stop_processes([process for _, process in self._running.values()])

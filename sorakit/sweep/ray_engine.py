@@ -9,9 +9,11 @@ import logging
 import os
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import Any, final
 
-from sorakit.sweep.engines import LOST, Ended, stop_processes, thread_environment
+from typing_extensions import override
+
+from sorakit.sweep.engines import LOST, Ended, Engine, stop_processes, thread_environment
 from sorakit.sweep.plan import Job
 from sorakit.sweep.worker import Request, start_worker
 
@@ -19,7 +21,8 @@ _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0
 
 
-class RayEngine:
+@final
+class RayEngine(Engine):
     """Ray Core tasks, one a run.
 
     Args:
@@ -58,17 +61,20 @@ class RayEngine:
         )
 
     @property
+    @override
     def num_slots(self) -> int:
         """Runs that the cluster has room for, which changes as nodes come and go."""
         have = self._ray.cluster_resources()
         room = min(int(have.get(name, 0) / need) for name, need in self._need.items() if need)
         return max(1, min(room, self._workers or room))
 
+    @override
     def start(self, job: Job, request: Request) -> None:
         """Hand a run to Ray."""
         reference = self._execute.remote(asdict(request), thread_environment(job))
         self._running[reference] = job
 
+    @override
     def wait(self, seconds: float) -> list[Ended]:
         """Return the runs that have ended, at the latest after `seconds`."""
         if not self._running:
@@ -77,6 +83,7 @@ class RayEngine:
         ready, _ = self._ray.wait(list(self._running), timeout=seconds)
         return [self._end(reference) for reference in ready]
 
+    @override
     def stop(self) -> None:
         """Stop every run, so that it can be resumed, and Ray if this sweep started it."""
         for reference in self._running:

@@ -90,8 +90,9 @@ def last_line(log: Path) -> str:
 
 def main() -> int:
     """Run the request on stdin; return the exit code."""
-    # A sweep that was started in the background of a shell hands down that SIGINT is ignored.
+    # In the background of a shell SIGINT is ignored, under Ray it is blocked; both are handed down.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     request = Request(**json.loads(sys.stdin.buffer.readline()))
     threading.Thread(target=_stop_with_sweep, daemon=True).start()
     try:
