@@ -26,7 +26,7 @@ class RayEngine(Engine):
     """Ray Core tasks, one a run.
 
     Args:
-        workers: Runs at a time; null is what the cluster has room for.
+        workers: Runs at a time; null is what the cluster, or this machine, has room for.
         threads_per_run: CPUs that a run takes.
         gpus_per_run: GPUs that a run takes; 0.25 puts four runs on one.
 
@@ -53,7 +53,7 @@ class RayEngine(Engine):
         if "RAY_ADDRESS" in os.environ:
             ray.init(**options)
         else:
-            num_cpus = threads_per_run * (workers or 1)
+            num_cpus = threads_per_run * workers if workers else None  # all of this machine
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **options)
         # A lost task is started again by the sweep, which looks whether it got further.
         self._execute = ray.remote(_execute).options(
