@@ -94,17 +94,16 @@ def _start(jobs: Sequence[Job], engine: Engine, listener: Listener, *, store: Pa
         needs_dense = job.dense not in trained and not _has_dense_stage(job)
         if job.dense is not None and job.dense in in_making and needs_dense:
             continue
-        if _begin(job, engine, listener, store=store):
-            free -= 1
-        if needs_dense and job.state != "completed":
+        if is_complete(job.path):  # by another sweep
+            _change(job, "completed", listener)
+            continue
+        free -= _begin(job, engine, listener, store=store)
+        if needs_dense:
             in_making.add(job.dense)
 
 
 def _begin(job: Job, engine: Engine, listener: Listener, *, store: Path) -> bool:
-    """Start a job, unless another process has made it or is making it; return whether it runs."""
-    if is_complete(job.path):
-        _change(job, "completed", listener)
-        return False
+    """Start a job, unless another process is making it; return whether it runs."""
     writer = find_writer(job.path)
     if writer is not None:
         _wait_for(job, writer, listener)

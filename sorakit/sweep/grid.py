@@ -74,11 +74,11 @@ class Sweep:
 class _Spec:
     """Sweep files, merged: later ones win, option by option."""
 
-    base: Choice = field(default_factory=dict)
-    grid: Choice = field(default_factory=dict)
-    zipped: Choice = field(default_factory=dict)
-    points: list[Any] = field(default_factory=list)
-    results: list[Path] = field(default_factory=list)
+    base: Choice = field(default_factory=dict[str, Any])
+    grid: Choice = field(default_factory=dict[str, Any])
+    zipped: Choice = field(default_factory=dict[str, Any])
+    points: list[Any] = field(default_factory=list[Any])
+    results: list[Path] = field(default_factory=list[Path])
 
 
 def load_sweep(files: Sequence[Path]) -> Sweep:
@@ -159,7 +159,7 @@ class _Loader(_Base):
                         None, None, f"key {key!r} stands twice", key_node.start_mark
                     )
                 seen.add(key)
-        return super().construct_mapping(node, deep)
+        return _Base.construct_mapping(self, node, deep)
 
 
 def _merge(spec: _Spec, file: Path) -> None:
@@ -228,7 +228,9 @@ class _Builder:
 
     def __init__(self) -> None:
         hints = get_type_hints(RunConfig)
-        self._kinds = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
+        self._kinds: dict[str, Any] = {
+            name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)
+        }
         self._made: dict[tuple[str, str], Any] = {}
 
     def __call__(self, options: Choice) -> RunConfig:

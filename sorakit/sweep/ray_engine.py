@@ -5,6 +5,7 @@ that of `RAY_ADDRESS`; without it, Ray is started on this machine and stopped af
 folders must be on a file system that all nodes share.
 """
 
+import importlib
 import logging
 import os
 import time
@@ -39,13 +40,13 @@ class RayEngine(Engine):
     def __init__(self, *, workers: int | None, threads_per_run: int, gpus_per_run: float) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
-            import ray
+            ray: Any = importlib.import_module("ray")  # an extra, which type checkers may not find
         except ImportError as error:
             raise ValueError(
                 "`--engine` must be local unless Ray is installed, got ray. Install it with "
                 "`pip install -c constraints.txt 'sorakit[ray]'`."
             ) from error
-        self._ray: Any = ray
+        self._ray = ray
         self._workers = workers
         self._need = {"CPU": float(threads_per_run), "GPU": gpus_per_run}
         self._running: dict[Any, Job] = {}
