@@ -30,13 +30,16 @@ class ParameterTargets:
         self.dense_params = 0
         self.is_reached = False
 
-    def end_dense_stage(self, optimizer: ProxAdamW) -> None:
-        """Count what the dense stage left.
+    def count_dense(self, optimizer: ProxAdamW) -> None:
+        """Count what the dense stage left."""
+        self.dense_params = count_nonzero_params(optimizer.matrices)
+
+    def check_dense(self) -> None:
+        """Raise where the dense stage left nothing to sparsify.
 
         Raises:
-            ValueError: If it left no gate, so that there is nothing to sparsify.
+            ValueError: If it left no gate.
         """
-        self.dense_params = count_nonzero_params(optimizer.matrices)
         if self.dense_params == 0:
             raise ValueError(
                 "`xi.start` must leave a gate after the dense stage when `xi.spacing` is target, "

@@ -118,8 +118,8 @@ class XiScheduler(pl.Callback):
         on_stage_end: Sequence[Callable[[pl.Trainer, pl.LightningModule, StageEnd], None]] = (),
     ) -> None:
         self._xi_config = xi
-        self._targets = ParameterTargets(xi) if xi.spacing == "target" else None
-        self._levels = () if self._targets else levels(xi)
+        self._levels = () if xi.spacing == "target" else levels(xi)
+        self._targets = ParameterTargets(xi)  # followed where there are no levels
         self._dense = dense
         self._stage_config = stage
         self._control = make_control(stage.control, seed=seed)
@@ -149,7 +149,7 @@ class XiScheduler(pl.Callback):
         """Threshold of the current stage; with `xi.spacing: target`, how far it has risen."""
         if self.stage == 0 or not self._control.rises:
             return self._xi_config.start
-        return self._targets.xi if self._targets else self._levels[self.stage]
+        return self._levels[self.stage] if self._levels else self._targets.xi
 
     @property
     def num_stages(self) -> int:
@@ -168,18 +168,16 @@ class XiScheduler(pl.Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        state = {
+        return {
             "step": self.step,
             "stage": self.stage,
             "is_finished": self.is_finished,
             "stage_start": self._stage_start,
             "best_loss": self._best_loss,
             "epochs_without_improvement": self._epochs_without_improvement,
+            "risen_xi": self._targets.xi,
+            "dense_params": self._targets.dense_params,
         }
-        if self._targets:
-            state["risen_xi"] = self._targets.xi
-            state["dense_params"] = self._targets.dense_params
-        return state
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -189,9 +187,11 @@ class XiScheduler(pl.Callback):
         self._stage_start = state_dict["stage_start"]
         self._best_loss = state_dict["best_loss"]
         self._epochs_without_improvement = state_dict["epochs_without_improvement"]
-        if self._targets:
+        self._targets.dense_params = state_dict["dense_params"]
+        # Right after the dense stage, which may be that of a run with other levels, xi rises from
+        # this run's own first level.
+        if self.stage > 1 or self.steps_in_stage > 0:
             self._targets.xi = state_dict["risen_xi"]
-            self._targets.dense_params = state_dict["dense_params"]
 
     @property
     def _is_like_dense(self) -> bool:
@@ -201,7 +201,8 @@ class XiScheduler(pl.Callback):
     @property
     def _followed(self) -> ParameterTargets | None:
         """The targets, where the current stage ends when its number of parameters is reached."""
-        return self._targets if self.stage > 0 and self._control.rises else None
+        follows = self.stage > 0 and not self._levels and self._control.rises
+        return self._targets if follows else None
 
     def segment_steps(self, steps_per_epoch: int) -> int:
         """Return the most steps until the next evaluation."""
@@ -221,13 +222,15 @@ class XiScheduler(pl.Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # After the state is restored, before the loop asks for a loader.
+        if self.stage > 0:
+            self._check_dense_params()
         self._announce_segment(trainer)
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         optimizer = prox_optimizer(trainer)
         if self.stage > 0 and self.steps_in_stage == 0:
-            target = self._targets.count(optimizer, self.stage) if self._targets else 0
+            target = 0 if self._levels else self._targets.count(optimizer, self.stage)
             self._control.begin_stage(pl_module, optimizer, target=target)
         self._loss_sum, self._loss_count = 0.0, 0
         self._segment_start = self.step
@@ -371,8 +374,9 @@ class XiScheduler(pl.Callback):
         )
         for listener in self.on_stage_end:
             listener(trainer, pl_module, end)
-        if self.stage == 0 and self._has_gates and self._targets:
-            self._targets.end_dense_stage(optimizer)
+        if self.stage == 0:
+            self._targets.count_dense(optimizer)
+            self._check_dense_params()
         no_gate_left = self.stage > 0 and bool(_zero_gates(optimizer).all())
         if not self._has_gates or no_gate_left or self.stage == self.num_stages:
             self.is_finished = True
@@ -381,6 +385,10 @@ class XiScheduler(pl.Callback):
             self._stage_start = self.step
             self._best_loss = math.inf
             self._epochs_without_improvement = 0
+
+    def _check_dense_params(self) -> None:
+        if self._has_gates and not self._levels:
+            self._targets.check_dense()
 
     def _is_target_met(self, trainer: pl.Trainer) -> bool:
         length = round(self._stage_config.epochs * _data(trainer).steps_per_epoch)
