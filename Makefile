@@ -38,5 +38,5 @@ clean: ## Remove caches and build products; .venv and runs stay
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[analysis,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[analysis,dev,wandb-workspaces]'
 	touch $@

@@ -8,14 +8,13 @@ import pandas as pd
 
 from analysis.intervals import student_t_interval
 from analysis.load import FLOOR, HOLD_DENSE, PATH, SEED_KEYS
+from sorakit.records import sparsest_keeping
 
 SCORES = ["memorization", "generalization"]
 SHARES = {"d99": 0.99, "d95": 0.95, "d90": 0.90, "d50": 0.50}
 """Column suffix -> share of the dense score that must be kept."""
 BANDS = [(100, 50), (50, 20), (20, 5), (5, 1)]
 """Upper and lower edge in percent of the dense count; a band holds its upper edge."""
-
-_ROUNDING = 1e-12  # 0.9 * 0.8 comes out above the score 0.72
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,25 +71,6 @@ def with_gain_retained(stages: pd.DataFrame) -> pd.DataFrame:
         table[f"{score}_gain_retained"] = retained
     order = [*SEED_KEYS, "role", "run_id", "num_nonzero_params"]
     return table.sort_values([*order, "stage"], ignore_index=True)
-
-
-def sparsest_keeping(path: pd.DataFrame, score: str, share: float) -> pd.Series | None:
-    """Return the stage of one run with fewest parameters among those that keep `share` of dense.
-
-    As measured: no interpolation. Among equal counts the later stage is taken. None where the run
-    has no dense stage or its dense score is not positive.
-
-    Args:
-        path: Stages of one run.
-        score: memorization or generalization.
-        share: Share of the dense stage's score, in (0, 1].
-    """
-    dense = path[path["stage"] == 0]
-    if dense.empty or not dense[score].iloc[0] > 0:
-        return None
-    least = share * float(dense[score].iloc[0]) * (1 - _ROUNDING)
-    kept: pd.DataFrame = path[path[score] >= least]
-    return kept.sort_values(["num_nonzero_params", "stage"], ascending=[True, False]).iloc[0]
 
 
 def summary(stages: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from sorakit.records import (
     EXAMPLES_FILE,
     LOCK_FILE,
     LOG_FILE,
+    TRACKING_DIR,
     RunWriter,
     check_run_folder,
     dense_config,
@@ -127,7 +128,7 @@ def keep_records(paths: Iterable[Path], results: Path, *, examples: bool = True)
             raise ValueError(f"`paths` must be completed runs, got {str(path)!r} ({loaded.state}).")
         target = results / loaded.run_id
         if not target.exists():
-            left_out = [ADAPTERS_DIR, CHECKPOINTS_DIR, LOCK_FILE, LOG_FILE, "*.part"]
+            left_out = [ADAPTERS_DIR, CHECKPOINTS_DIR, TRACKING_DIR, LOCK_FILE, LOG_FILE, "*.part"]
             left_out += [] if examples else [EXAMPLES_FILE]
             ignore = shutil.ignore_patterns(*left_out)
             shutil.copytree(path, target, ignore=ignore)

@@ -123,6 +123,23 @@ def _parser() -> ArgumentParser:
     )
     export.add_argument("--out", type=str, required=True, help="New folder for the adapter.")
     commands.add_subcommand("export", export, help="the pruned LoRA of one stage")
+    commands.add_subcommand("sync", _sync_parser(), help="runs and their dashboard to W&B")
+    return parser
+
+
+def _sync_parser() -> ArgumentParser:
+    parser = _Parser(
+        description="Send the runs at or below a folder to Weights & Biases, and make or renew the "
+        "dashboard of their project. What the server holds already is not sent again."
+    )
+    parser.add_argument("runs", metavar="RUNS", help="Folder with runs.")
+    parser.add_argument(
+        "--project", type=str | None, default=None, help="Instead of tracking.project of the runs."
+    )
+    parser.add_argument(
+        "--entity", type=str | None, default=None, help="Instead of tracking.entity of the runs."
+    )
+    parser.add_argument("--workspace", type=bool, default=True, help="Make or renew the dashboard.")
     return parser
 
 
@@ -272,16 +289,46 @@ def _export(options: Namespace) -> int:
 
 def _retaining(run: Any, share: float) -> int:
     """Return the stage with the fewest parameters that keep `share` of dense generalization."""
+    from sorakit.records import sparsest_keeping
+
     if not 0 < share <= 1:
         raise ValueError(f"`--retention` must be in (0, 1], got {share}.")
     stages = run.stages
     if stages.empty:
         raise ValueError(f"`RUN` must have a complete stage, got {str(run.path)!r} with none.")
-    kept = stages[stages["generalization"] >= share * stages["generalization"].iloc[0]]
-    return int(kept.sort_values(["num_nonzero_params", "stage"])["stage"].iloc[0])
+    stage = sparsest_keeping(stages, "generalization", share)
+    if stage is None:
+        raise ValueError(
+            f"`RUN` must have a positive dense score for `--retention`, got {str(run.path)!r}. "
+            "Name a `--stage`."
+        )
+    return int(stage["stage"])
 
 
-_COMMANDS = {"run": _run, "sweep": _sweep, "status": _status, "export": _export}
+def _sync(options: Namespace) -> int:
+    from sorakit.tracking.sync import sync
+    from sorakit.tracking.workspace import require_workspaces, save_workspaces
+
+    if options.workspace:
+        require_workspaces()
+    report = sync(Path(options.runs), project=options.project, entity=options.entity, say=_say)
+    failed = [str(path) for path, _ in report.failed]
+    if options.workspace:
+        failed += save_workspaces(report.projects, say=_say)
+    if failed:
+        names = ", ".join(failed)
+        sys.stderr.write(f"sorakit: error: W&B has not taken {names}. Try again later.\n")
+        return _FAILED
+    return 0
+
+
+_COMMANDS = {
+    "run": _run,
+    "sweep": _sweep,
+    "status": _status,
+    "export": _export,
+    "sync": _sync,
+}
 
 
 def _say(text: str) -> None:

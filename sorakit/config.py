@@ -31,6 +31,7 @@ MASK_CONTROLS = ("hard_mask_no_retrain", "hard_mask_retrain", "random_mask")
 """Controls that set the number of parameters, and not xi."""
 NULL_MODELS = ("random_gradient", "shuffled_labels")
 """Controls that differ from Algorithm 1 from the first step on, not only after the dense stage."""
+TrackingMode = Literal["off", "offline", "online", "auto"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 
 
@@ -367,6 +368,30 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where a run is shown while it runs; changes nothing in it and is part of no run id."""
+
+    wandb: TrackingMode | Literal[False] = "auto"
+    """Weights & Biases: off; offline (files in the run folder, sent by `sorakit sync`); online
+    (live; offline, with a warning, without a key or a server); auto: as WANDB_MODE says if it is
+    set, otherwise online if there is a key, and offline if not. YAML reads off as false."""
+    project: str = "sorakit"
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team; null is the key's own."""
+    log_adapters: bool = False
+    """Send the pruned adapter of every stage as an artifact."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.project), "tracking.project", "not empty", self.project)
+
+    @property
+    def mode(self) -> TrackingMode:
+        """`wandb`, with off for false."""
+        return self.wandb or "off"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides the outcome of one run."""
 
@@ -388,11 +413,13 @@ class RunConfig:
     """Optimizer and batches."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     """Hardware and arithmetic."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Live curves."""
     seed: int = 0
     """Seed of initialisation, batch order and dropout."""
     out_dir: str | None = None
     """Folder of this run; null is runs/<task>/<run_id>, where run_id is a hash of everything
-    above."""
+    above but `tracking`."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**31, "seed", "in [0, 2**31)", self.seed)

@@ -4,20 +4,91 @@ Keys with a slash go to loggers and the progress bar; the others are columns of 
 tables.
 """
 
-# Loggers: step is the optimizer step in the dense stage, `NUM_NONZERO_PARAMS` for everything per
-# stage.
+# Loggers, per optimizer step; the x axis is OPTIMIZER_STEP.
+OPTIMIZER_STEP = "train/optimizer_step"
 TRAIN_LOSS = "train/loss"
-LEARNING_RATE = "optim/lr"
+LEARNING_RATE = "train/lr"
+TRAIN_XI = "train/xi"
+TRAIN_STAGE = "train/stage"
+
+# Loggers, per stage; the x axis is NUM_NONZERO_PARAMS.
+NUM_NONZERO_PARAMS = "gate/num_nonzero_params"
 XI = "gate/xi"
 LAMBDA = "gate/lambda"
-NUM_NONZERO_PARAMS = "gate/num_nonzero_params"
 MEMORIZATION = "memorization/score"
 GENERALIZATION = "generalization/score"
 MEMORIZATION_LOSS = "memorization/loss"
 GENERALIZATION_LOSS = "generalization/loss"
-NONZERO_RANK_PREFIX = "gate/nonzero_rank/"
+MEMORIZATION_GAIN = "memorization/gain_retained"
+GENERALIZATION_GAIN = "generalization/gain_retained"
+GAP = "generalization/gap"
+"""Memorization - generalization."""
+STRENGTHS = "gate/strengths"
+"""Histogram of the strengths of the ranks that are left."""
+RANKS = "ranks/map"
+"""Heatmap of the ranks; its table is RANKS_TABLE."""
+RANKS_TABLE = f"{RANKS}_table"
+
+STAGE_KEYS = {
+    "stage": "stage/number",
+    "xi": XI,
+    "lambda": LAMBDA,
+    "num_nonzero_params": NUM_NONZERO_PARAMS,
+    "num_adapter_params": "gate/num_adapter_params",
+    "num_nonzero_gates": "gate/num_nonzero_gates",
+    "released_count": "gate/released_count",
+    "metric": "stage/metric",
+    "memorization": MEMORIZATION,
+    "generalization": GENERALIZATION,
+    "test": "test/score",
+    "memorization_percent": "memorization/percent_of_dense",
+    "generalization_percent": "generalization/percent_of_dense",
+    "train_loss": "stage/train_loss",
+    "memorization_loss": MEMORIZATION_LOSS,
+    "generalization_loss": GENERALIZATION_LOSS,
+    "kkt_residual": "gate/kkt_residual",
+    "kkt_residual_se": "gate/kkt_residual_se",
+    "gates_flickering": "gate/flickering",
+    "sum_of_strengths": "gate/sum_of_strengths",
+    "epochs": "stage/epochs",
+    "optimizer_steps": "stage/optimizer_steps",
+    "stopped_by": "stage/stopped_by",
+    "gates_revived": "gate/revived",
+    "stationarity_residual": "gate/stationarity_residual",
+}
+"""Column of `stages.jsonl` -> key; `extra_metrics` becomes one key a split and metric."""
+
+# Loggers, per run.
+SMALLEST_BUDGET = "run/smallest_budget"
+"""Fewest non-zero parameters of a stage that keeps any."""
+LAST_KKT_RESIDUAL = "run/last_kkt_residual"
+RECORDS_DIGEST = "run/records_digest"
+"""Hash of the records that were sent: says whether a server holds the newest."""
 
 # Splits of `examples.parquet` and of a stage's scores.
 MEMORIZATION_SPLIT = "memorization"
 GENERALIZATION_SPLIT = "generalization"
 TEST_SPLIT = "test"
+
+SHARES = {"d99": 0.99, "d95": 0.95, "d90": 0.90}
+"""Name -> share of the dense score that the fewest parameters must keep."""
+
+
+def extra_metric(split: str, metric: str) -> str:
+    """Return the key of a further score, for example generalization/f1."""
+    return f"{split}/{metric}"
+
+
+def dense_score(score: str) -> str:
+    """Return the key of the dense stage's memorization or generalization."""
+    return f"run/dense_{score}"
+
+
+def floor_score(score: str) -> str:
+    """Return the key of the floor's memorization or generalization: no adapter at all."""
+    return f"run/floor_{score}"
+
+
+def fewest_params(score: str, share: str) -> str:
+    """Return the key of the fewest parameters that keep a share of dense, for example d99."""
+    return f"run/{score}_{share}"

@@ -27,6 +27,7 @@ META_FILE = "meta.json"
 STATUS_FILE = "status.json"
 STAGES_FILE = "stages.jsonl"
 RANKS_FILE = "ranks.jsonl"
+STEPS_FILE = "steps.jsonl"
 TIMINGS_FILE = "timings.jsonl"
 EXAMPLES_FILE = "examples.parquet"
 ADAPTERS_DIR = "adapters"
@@ -37,11 +38,14 @@ LOG_FILE = "log.txt"
 """What a run of a sweep wrote to stdout and stderr."""
 LOCK_FILE = "lock"
 """Held by the process that writes into the folder."""
+TRACKING_DIR = "wandb"
+"""What the tracker keeps in a run folder; the run itself never reads it."""
 
 State = Literal["running", "completed", "failed", "interrupted"]
 
 # Seven times faster where PyYAML was built with libyaml, as its wheels are; safe as well.
 _YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_ROUNDING = 1e-12  # 0.9 * 0.8 comes out above the score 0.72
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,22 @@ class RankRecord:
     """|g_i| |A_i| |B_i| of every rank, zeros included."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One line of `steps.jsonl`: an optimizer step between evaluations, every few steps."""
+
+    step: int
+    """Optimizer steps taken since the run began."""
+    stage: int
+    """Stage that the step belongs to."""
+    train_loss: float | None
+    """Loss of the step's batch, training mode; null where it is not finite."""
+    lr: float
+    """Learning rate of A, B and the head."""
+    xi: float
+    """Threshold, gate units per optimizer step; 0 without gates."""
+
+
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
     """Return the resolved configuration as plain nested dictionaries.
 
@@ -148,10 +168,11 @@ def run_id(config: RunConfig) -> str:
     """Return the short hash that names an experiment.
 
     It covers the resolved configuration and the method version, without what cannot change the
-    experiment: the output folder and the number of threads.
+    experiment: the output folder, the number of threads and where the run is shown.
     """
     content = config_to_dict(config)
     del content["out_dir"]
+    del content["tracking"]
     del content["trainer"]["num_threads"]
     return short_hash({"method_version": METHOD_VERSION, "config": _numbers_as_floats(content)})
 
@@ -170,6 +191,7 @@ def dense_config(config: RunConfig) -> dict[str, Any]:
         "null_model": control if control in NULL_MODELS else None,
     }
     del content["out_dir"]
+    del content["tracking"]
     return {**content, "xi": {"start": config.xi.start}, "stage": stage}
 
 
@@ -252,6 +274,18 @@ class RunWriter:
         line = asdict(record)
         _append_lines(self.path / STAGES_FILE, [_rename(line, "lambda_", "lambda")])
 
+    def append_step(self, record: StepRecord) -> None:
+        """Append one line to `steps.jsonl`, flushed; `keep_steps` has made sure of whole lines."""
+        with (self.path / STEPS_FILE).open("a", encoding="utf-8") as stream:
+            stream.write(_dump(asdict(record)))
+
+    def keep_steps(self, last: int) -> None:
+        """Cut `steps.jsonl` back to the steps up to `last`, before a resumed run goes on."""
+        file = self.path / STEPS_FILE
+        if file.exists():
+            rows = [row for row in _read_lines(file) if row["step"] <= last]
+            _replace_text(file, "".join(_dump(row) for row in rows))
+
     def keep_stages(self, num_stages: int) -> None:
         """Cut every table back to `num_stages` stages, before a resumed run goes on."""
         for name in (STAGES_FILE, RANKS_FILE, TIMINGS_FILE):
@@ -297,6 +331,10 @@ class Run:
         """running, completed, failed or interrupted; running also when its process is gone."""
         return str(self.status["state"])
 
+    def steps(self) -> list[dict[str, Any]]:
+        """Read `steps.jsonl`; empty in older records."""
+        return read_steps(self.path)
+
     def examples(self) -> pd.DataFrame:
         """Read `examples.parquet`: one row a (stage, split, example) of the complete stages."""
         table = _read_examples(self.path)
@@ -304,6 +342,25 @@ class Run:
             return pd.DataFrame()
         complete = table["stage"].isin(self.stages["stage"])
         return table[complete].reset_index(drop=True)
+
+
+def sparsest_keeping(path: pd.DataFrame, score: str, share: float) -> pd.Series | None:
+    """Return the stage of one run with fewest parameters among those that keep `share` of dense.
+
+    As measured: no interpolation. Among equal counts the later stage is taken. None where the run
+    has no dense stage or its dense score is not positive.
+
+    Args:
+        path: Stages of one run.
+        score: memorization or generalization.
+        share: Share of the dense stage's score, in (0, 1].
+    """
+    dense = path[path["stage"] == 0]
+    if dense.empty or not dense[score].iloc[0] > 0:
+        return None
+    least = share * float(dense[score].iloc[0]) * (1 - _ROUNDING)
+    kept: pd.DataFrame = path[path[score] >= least]
+    return kept.sort_values(["num_nonzero_params", "stage"], ascending=[True, False]).iloc[0]
 
 
 def is_run_folder(path: Path) -> bool:
@@ -383,6 +440,11 @@ def read_last_stage(path: Path) -> dict[str, Any] | None:
     """Return the last complete line of `stages.jsonl`, or None before the first."""
     rows = _read_lines(path / STAGES_FILE)
     return rows[-1] if rows else None
+
+
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of `steps.jsonl`, keys as in `StepRecord`; a torn last line is left out."""
+    return _read_lines(path / STEPS_FILE)
 
 
 def read_status(path: Path) -> dict[str, Any]:

@@ -31,8 +31,8 @@ SHARED_DIR = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(autouse=True)
 def _offline_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep W&B off the network and out of the checkout and the home folder."""
-    monkeypatch.setenv("WANDB_MODE", "offline")
+    """Keep W&B off, and out of the checkout and the home folder where a test turns it on."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")  # `tracking.wandb: auto` follows it
     monkeypatch.setenv("WANDB_SILENT", "true")
     for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         folder = Path(_SCRATCH.name) / name.lower()

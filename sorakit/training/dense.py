@@ -24,6 +24,7 @@ from sorakit.records import (
     META_FILE,
     RANKS_FILE,
     STAGES_FILE,
+    STEPS_FILE,
     TIMINGS_FILE,
     RunWriter,
     dense_key,
@@ -35,7 +36,7 @@ from sorakit.training.checkpoint import checkpoint_name
 
 MAKER_FILE = "dense.json"
 """Says which run made the artifact; not `meta.json`, or the artifact would look like a run."""
-_TABLES = (EXAMPLES_FILE, RANKS_FILE, STAGES_FILE, TIMINGS_FILE)
+_TABLES = (EXAMPLES_FILE, RANKS_FILE, STAGES_FILE, TIMINGS_FILE, STEPS_FILE)
 _POLL_SECONDS = 1.0
 
 
@@ -146,6 +147,8 @@ def copy_dense_stage(source: Path, target: Path) -> None:
     shutil.rmtree(target / adapter, ignore_errors=True)
     shutil.copytree(source / adapter, target / adapter)
     for name in _TABLES:
+        if name == STEPS_FILE and not (source / name).exists():
+            continue  # a run of an older sorakit
         part = target / f"{name}.part"
         shutil.copyfile(source / name, part)
         part.replace(target / name)

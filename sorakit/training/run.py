@@ -36,6 +36,7 @@ from sorakit.records import (
 )
 from sorakit.tasks import load_task
 from sorakit.tasks.label_noise import with_shuffled_labels
+from sorakit.tracking.live import live_tracker
 from sorakit.training.checkpoint import ResumePoint, checkpoints
 from sorakit.training.data import AdaptationData
 from sorakit.training.dense import SharedDenseStage, dense_name
@@ -44,6 +45,7 @@ from sorakit.training.progress import StageProgress
 from sorakit.training.provenance import run_meta
 from sorakit.training.recorder import StageRecorder
 from sorakit.training.stationarity import Stationarity
+from sorakit.training.step_recorder import StepRecorder
 from sorakit.training.xi_scheduler import TRAINER_OPTIONS, XiScheduler
 
 _LOCK_PATIENCE = 2.0
@@ -137,12 +139,17 @@ def run(
         seed=config.seed,
         stationarity_residual=lambda *at: stationarity(*at).stationarity or 0.0,
     )
-    callbacks: list[pl.Callback] = [scheduler]
+    steps = StepRecorder(writer, scheduler=scheduler)
+    callbacks: list[pl.Callback] = [scheduler, steps]
     if show_progress:
         progress = StageProgress(scheduler, title=_title(config, path))
         callbacks.append(progress)
         scheduler.on_stage_end.append(progress.stage_ended)
     scheduler.on_stage_end.append(recorder)
+    tracker = live_tracker(path, config.tracking)
+    if tracker is not None:
+        steps.on_step.append(tracker.wake)
+        scheduler.on_stage_end.append(tracker.wake)
     resume_point = ResumePoint(path / CHECKPOINTS_DIR, scheduler=scheduler)
     callbacks.append(resume_point)
     trainer = _trainer(config, callbacks, show_progress=show_progress)
@@ -165,9 +172,13 @@ def run(
         if dense is not None:
             checkpoint = _share_dense_stage(dense, scheduler, resume_point, path, checkpoint)
         writer.keep_stages(scheduler.completed_stages)
+        writer.keep_steps(scheduler.step)
         recorder.dense_scores = _dense_scores(path)
-        if not scheduler.is_finished:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with contextlib.nullcontext() if tracker is None else tracker:
+            trainer.loggers = [] if tracker is None else tracker.loggers
+            if not scheduler.is_finished:
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            writer.write_status("completed")
     except BaseException as error:
         # Lightning 2.6 turns Ctrl-C into SystemExit(1) and goes on ignoring the signal.
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
@@ -178,8 +189,6 @@ def run(
         with contextlib.suppress(OSError):  # a full disk, which is what `error` tells of
             writer.write_status("failed", error=f"{type(error).__name__}: {error}")
         raise
-    else:
-        writer.write_status("completed")
     finally:
         if dense is not None:
             dense.release()

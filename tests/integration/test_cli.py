@@ -273,6 +273,18 @@ def test_interruption_exits_130(hub, tmp_path, capsys, monkeypatch):
     assert "The same command goes on from the last checkpoint." in capsys.readouterr().err
 
 
+# sync (the rest is in test_wandb.py) ---------------------------------------------------------
+
+
+def test_sync_of_a_folder_without_runs_is_refused(tmp_path, capsys):
+    assert_refused(capsys, ["sync", str(tmp_path)], "`RUNS` must hold runs", folder=tmp_path)
+
+
+def test_sync_without_the_workspace_package_is_refused(complete, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
+    assert_refused(capsys, ["sync", str(complete)], "`--workspace` must be false", folder=tmp_path)
+
+
 # export and status ---------------------------------------------------------------------------
 
 
@@ -336,7 +348,7 @@ def test_status_of_a_missing_folder_is_refused(tmp_path, capsys):
     assert_refused(capsys, ["status", str(tmp_path / "none")], "`RUNS`", folder=tmp_path)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["sweep"], ["status"], ["export"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["sweep"], ["status"], ["export"], ["sync"]])
 def test_help_exits_0(command, capsys):
     assert call(*command, "--help") == 0
     assert capsys.readouterr().out.startswith("usage: sorakit")

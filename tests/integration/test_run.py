@@ -60,6 +60,7 @@ def test_run_folder_holds_exactly_its_files(complete):
         "stages.jsonl",
         "timings.jsonl",
         "ranks.jsonl",
+        "steps.jsonl",
         "examples.parquet",
     }
 

@@ -16,7 +16,14 @@ from sorakit.records import (
 )
 from tests.support.fake_runs import fake_config, fake_examples, fake_stage, write_run
 
-NOT_HASHED = {"out_dir", "trainer.num_threads"}
+NOT_HASHED = {
+    "out_dir",
+    "trainer.num_threads",
+    "tracking.wandb",
+    "tracking.project",
+    "tracking.entity",
+    "tracking.log_adapters",
+}
 
 # Other valid values, given the defaults of all other fields, where `other_value` finds none.
 OTHER_VALUES: dict[str, Any] = {
@@ -29,6 +36,7 @@ OTHER_VALUES: dict[str, Any] = {
     "xi.levels": XiConfig(spacing="list", levels=[0.1]),
     "out_dir": "elsewhere",
     "trainer.num_threads": 2,
+    "tracking.wandb": "off",
 }
 
 

@@ -16,7 +16,7 @@ def files_of(folder: Path) -> set[str]:
 
 def assert_same_run(actual: Path, expected: Path) -> None:
     assert files_of(actual) == files_of(expected)
-    for name in ("stages.jsonl", "ranks.jsonl"):
+    for name in ("stages.jsonl", "ranks.jsonl", "steps.jsonl"):
         assert (actual / name).read_bytes() == (expected / name).read_bytes(), name
     pd.testing.assert_frame_equal(load_run(actual).examples(), load_run(expected).examples())
     for file in (expected / "adapters").rglob("*"):

@@ -1,0 +1,1 @@
+"""Weights & Biases: a mirror of run folders, live or afterwards, and the dashboard as code."""

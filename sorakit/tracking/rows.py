@@ -1,0 +1,225 @@
+"""What a run looks like in W&B, computed from its folder alone: labels, rows, tables, summary."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sorakit.metric_names import (
+    GAP,
+    GENERALIZATION_GAIN,
+    GENERALIZATION_SPLIT,
+    LAST_KKT_RESIDUAL,
+    LEARNING_RATE,
+    MEMORIZATION_GAIN,
+    MEMORIZATION_SPLIT,
+    OPTIMIZER_STEP,
+    RECORDS_DIGEST,
+    SHARES,
+    SMALLEST_BUDGET,
+    STAGE_KEYS,
+    TRAIN_LOSS,
+    TRAIN_STAGE,
+    TRAIN_XI,
+    dense_score,
+    extra_metric,
+    fewest_params,
+    floor_score,
+)
+from sorakit.records import Run, is_run_folder, load_run, sparsest_keeping
+
+SCORES = (MEMORIZATION_SPLIT, GENERALIZATION_SPLIT)
+GAINS = {MEMORIZATION_SPLIT: MEMORIZATION_GAIN, GENERALIZATION_SPLIT: GENERALIZATION_GAIN}
+STEP_KEYS = {
+    "step": OPTIMIZER_STEP,
+    "stage": TRAIN_STAGE,
+    "train_loss": TRAIN_LOSS,
+    "lr": LEARNING_RATE,
+    "xi": TRAIN_XI,
+}
+"""Column of `steps.jsonl` -> key."""
+RANK_COLUMNS = ["layer", "matrix", "rank", "strength"]
+PATH, FLOOR = "path", "floor"
+
+Row = dict[str, Any]
+Scores = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """How W&B sorts a run.
+
+    Attributes:
+        name: Display name.
+        group: The dataset.
+        job_type: path, floor, or the control.
+        tags: Backbone, method and gate update.
+    """
+
+    name: str
+    group: str
+    job_type: str
+    tags: tuple[str, ...]
+
+
+def labels(config: Mapping[str, Any]) -> Labels:
+    """Return the labels of a run with the resolved configuration `config`."""
+    method, control = config["method"]["name"], config["stage"]["control"]
+    role = control if control != "none" else PATH
+    job_type = FLOOR if method == "head_only" else role
+    dataset = dataset_name(config["task"])
+    tags = (Path(config["backbone"]["name"]).name, method, config["gates"]["update"])
+    return Labels(
+        name=f"{dataset}-{job_type}-seed{config['seed']}",
+        group=dataset,
+        job_type=job_type,
+        tags=tuple(tag[:64] for tag in tags),  # W&B takes no longer ones
+    )
+
+
+def dataset_name(task: Mapping[str, Any]) -> str:
+    """Return the task, or, of your own files, the folder that they lie in."""
+    if task["name"] != "files":
+        return task["name"]
+    folder = Path(task.get("data_dir") or Path(task["train_file"]).parent)
+    return folder.name or Path(task["train_file"]).stem
+
+
+def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration without what is of this machine: folders of the run, the home."""
+    return {
+        key: without_home(value)
+        for key, value in config.items()
+        if key not in ("out_dir", "tracking")
+    }
+
+
+def without_home(value: Any) -> Any:
+    """Return `value` with the home folder written as ~ in every string."""
+    home = str(Path.home())
+    if isinstance(value, str):
+        return value.replace(home, "~") if len(home) > 1 else value
+    if isinstance(value, Mapping):
+        return {key: without_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_home(item) for item in value]
+    return value
+
+
+def step_row(step: Mapping[str, Any]) -> Row:
+    """Return what is logged for a line of `steps.jsonl`."""
+    return _known({key: step[column] for column, key in STEP_KEYS.items()})
+
+
+def stage_row(
+    stage: Mapping[str, Any], *, dense: Mapping[str, Any], floor: Scores | None = None
+) -> Row:
+    """Return what is logged for a line of `stages.jsonl`.
+
+    Args:
+        stage: The line.
+        dense: The line of the dense stage.
+        floor: Memorization and generalization with no adapter. Gain retained, (score - floor) /
+            (dense - floor), is there where they are and dense lies above them.
+    """
+    row = {key: stage.get(column) for column, key in STAGE_KEYS.items()}
+    for split, metrics in (stage.get("extra_metrics") or {}).items():
+        row |= {extra_metric(split, metric): value for metric, value in metrics.items()}
+    row[GAP] = stage[MEMORIZATION_SPLIT] - stage[GENERALIZATION_SPLIT]
+    if floor is not None:
+        for score in SCORES:
+            gain = dense[score] - floor[score]
+            row[GAINS[score]] = (stage[score] - floor[score]) / gain if gain > 0 else None
+    return _known(row)
+
+
+def rank_rows(ranks: pd.DataFrame) -> list[list[Any]]:
+    """Return the rank table of one stage: `RANK_COLUMNS`, one row an adapted matrix."""
+    return [
+        [
+            None if pd.isna(rank["layer"]) else int(rank["layer"]),
+            rank["matrix"],
+            int(rank["nonzero_rank"]),
+            math.fsum(rank["strengths"]),
+        ]
+        for rank in ranks.to_dict("records")
+    ]
+
+
+def strengths(ranks: pd.DataFrame) -> list[float]:
+    """Return the strengths of the ranks that are left in one stage."""
+    return [value for row in ranks["strengths"] for value in row if value > 0]
+
+
+def summary(run: Run, floor: Scores | None = None) -> Row:
+    """Return the numbers of a whole run; those that do not exist (yet) are left out."""
+    stages = run.stages
+    row: Row = {RECORDS_DIGEST: records_digest(run, floor)}
+    if stages.empty:
+        return row
+    first, last = stages.iloc[0], stages.iloc[-1]
+    counts = stages.loc[stages["num_nonzero_params"] > 0, "num_nonzero_params"]
+    row[SMALLEST_BUDGET] = None if counts.empty else int(counts.min())
+    row[LAST_KKT_RESIDUAL] = last["kkt_residual"]
+    for score in SCORES:
+        row[dense_score(score)] = float(first[score])
+        row[floor_score(score)] = None if floor is None else floor[score]
+        for name, share in SHARES.items():
+            stage = sparsest_keeping(stages, score, share)
+            row[fewest_params(score, name)] = (
+                None if stage is None else int(stage["num_nonzero_params"])
+            )
+    return _known(row)
+
+
+def num_rows(run: Run) -> int:
+    """Return how many rows of history a run has."""
+    return len(run.steps()) + len(run.stages)
+
+
+def records_digest(run: Run, floor: Scores | None) -> str:
+    """Return a hash of everything that is sent of a run."""
+    content = [run.stages.to_json(), run.ranks.to_json(), run.steps(), floor, run.config, run.state]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def find_floor(config: Mapping[str, Any], candidates: Iterable[Path]) -> dict[str, float] | None:
+    """Return the scores of the floor of a run: the same head, trained with no adapter.
+
+    Args:
+        config: Resolved configuration of the run.
+        candidates: Folders that may hold the floor; other folders are passed over.
+    """
+    wanted = _what_a_floor_shares(config)
+    for path in candidates:
+        if not is_run_folder(path):
+            continue
+        run = load_run(path)
+        same = run.config["method"]["name"] == "head_only" and _what_a_floor_shares(run.config)
+        if same == wanted and not run.stages.empty:
+            return {score: float(run.stages[score].iloc[0]) for score in SCORES}
+    return None
+
+
+def _what_a_floor_shares(config: Mapping[str, Any]) -> dict[str, Any]:
+    sections = {name: config[name] for name in ("task", "backbone", "dense", "optim", "seed")}
+    return {
+        **sections,
+        "train_head": config["method"]["train_head"],
+        "precision": config["trainer"]["precision"],
+    }
+
+
+def _known(row: Row) -> Row:
+    """Return a row without values that do not exist, and with plain numbers."""
+    plain = {key: value.item() if hasattr(value, "item") else value for key, value in row.items()}
+    return {
+        key: value
+        for key, value in plain.items()
+        if value is not None and not (isinstance(value, float) and not math.isfinite(value))
+    }

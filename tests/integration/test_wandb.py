@@ -1,0 +1,560 @@
+"""Runs in W&B: the real client against a server on the loopback interface, real training."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+import wandb
+
+from sorakit.cli import main
+from sorakit.config import RunConfig, TrackingConfig
+from sorakit.metric_names import STAGE_KEYS
+from sorakit.records import RunWriter, find_runs, load_run, read_steps, run_id, stage_name
+from sorakit.tracking import live
+from sorakit.tracking.rows import STEP_KEYS, find_floor
+from sorakit.training.run import run
+from sorakit.training.xi_scheduler import TRAINER_OPTIONS
+from tests.support.broken_runs import files_of
+from tests.support.tiny_hub import tiny_run, write_model, write_task
+from tests.support.wandb_server import API_KEY, ENTITY, Stored, WandbServer
+
+LEVELS = (0.02, 0.05, 4.0)
+DATASETS = ("animals", "birds")
+SEEDS = (0, 1)
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the tests of this module work: a home with model and data, and runs elsewhere."""
+
+    home: Path
+    runs: Path
+
+    def config(self, name: str, *, dataset: str = "animals", seed: int = 0, **more: Any) -> Any:
+        """Return a run; `tracking` replaces the offline default, `sections` are tiny_run's."""
+        tracking = more.pop("tracking", TrackingConfig(wandb="offline", log_adapters=True))
+        sections = more.pop("sections", {}) | {"task": {"data_dir": str(self.home / dataset)}}
+        config = tiny_run(self.home, levels=LEVELS, sections=sections, seed=seed)
+        return replace(config, out_dir=str(self.runs / name), tracking=tracking)
+
+
+@contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables that the client reads when it starts, in a client of their own."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    wandb.teardown()
+    try:
+        yield
+    finally:
+        wandb.teardown()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    root = tmp_path_factory.mktemp("tracked")
+    home = root / "home-of-the-user"
+    write_model(home / "model")
+    write_task(home / "task")  # tiny_run looks for it
+    for dataset in DATASETS:
+        write_task(home / dataset)
+    return Place(home=home, runs=root / "runs")
+
+
+@pytest.fixture(autouse=True)
+def _home(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place.home))
+    monkeypatch.delenv("WANDB_MODE")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[WandbServer]:
+    with WandbServer().running() as running:
+        yield running
+
+
+@pytest.fixture
+def online(server: WandbServer) -> Iterator[None]:
+    """The client knows the server and has a key."""
+    server.failure = "none"
+    with environment(server.environment()):
+        yield
+    server.failure = "none"
+
+
+@pytest.fixture(scope="module")
+def sweep(place: Place) -> list[Path]:
+    """Two datasets by two seeds and one floor, offline, without a server."""
+    folder = {f"WANDB_{k}_DIR": str(place.runs.parent / k) for k in ("CACHE", "CONFIG", "DATA")}
+    with environment({"HOME": str(place.home), "WANDB_SILENT": "true", **folder}):
+        os.environ.pop("WANDB_MODE", None)
+        floor = place.config("grid/floor", sections={"method": {"name": "head_only"}})
+        configs = [floor] + [
+            place.config(f"grid/{dataset}-{seed}", dataset=dataset, seed=seed)
+            for dataset in DATASETS
+            for seed in SEEDS
+        ]
+        return [run(config, show_progress=False).path for config in configs]
+
+
+def sync(folder: Path) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(["sync", str(folder)])
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@pytest.fixture(scope="module")
+def synced(sweep: list[Path], server: WandbServer, place: Place) -> dict[Path, Stored]:
+    """Run folder -> what the server got of it from `sorakit sync`."""
+    with environment({**server.environment(), "HOME": str(place.home), "WANDB_SILENT": "true"}):
+        assert sync(place.runs / "grid") == 0
+    return {path: server.runs[load_run(path).run_id] for path in sweep}
+
+
+def stage_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "stages.jsonl").read_text().splitlines()]
+
+
+def logged_stages(stored: Stored) -> list[dict[str, Any]]:
+    return [row for row in stored.rows() if "stage/number" in row]
+
+
+def assert_holds_the_run(stored: Stored, path: Path) -> None:
+    """Assert that a server holds every line of a run folder, once, in its order."""
+    lines = stage_lines(path)
+    rows = logged_stages(stored)
+    assert len(rows) == len(lines)
+    for row, line in zip(rows, lines, strict=True):
+        for column, value in line.items():
+            if column == "extra_metrics":
+                for split, metrics in value.items():
+                    assert {name: row[f"{split}/{name}"] for name in metrics} == metrics
+            elif value is None:
+                assert STAGE_KEYS[column] not in row
+            else:
+                assert row[STAGE_KEYS[column]] == value, column
+        assert row["generalization/gap"] == line["memorization"] - line["generalization"]
+    steps = [row for row in stored.rows() if "train/optimizer_step" in row]
+    expected = [
+        {STEP_KEYS[column]: value for column, value in step.items()} for step in read_steps(path)
+    ]
+    assert [{key: row[key] for key in STEP_KEYS.values()} for row in steps] == expected
+    assert len(stored.rows()) == len(lines) + len(expected)
+    assert [row["_step"] for row in stored.rows()] == list(range(len(stored.rows())))
+
+
+def with_gates(synced: dict[Path, Stored]) -> list[tuple[Path, Stored]]:
+    return [(path, stored) for path, stored in synced.items() if path.name != "floor"]
+
+
+# What is sent -------------------------------------------------------------------------------
+
+
+def test_every_row_is_that_of_the_run_folder(synced):
+    assert len(synced) == 5
+    for path, stored in synced.items():
+        assert_holds_the_run(stored, path)
+        assert stored.exit_code == 0
+
+
+def test_axes_are_parameters_for_stages_and_optimizer_steps_for_training(synced):
+    for _, stored in with_gates(synced):
+        defined = stored.config["_wandb"]["value"]["m"]
+        names = {number: entry.get("1") for number, entry in enumerate(defined, start=1)}
+        axes = {entry["1"]: names.get(entry.get("5")) for entry in defined if "1" in entry}
+        for key in STAGE_KEYS.values():
+            if key != "gate/num_nonzero_params":
+                assert axes[key] == "gate/num_nonzero_params", key
+        for key in ("train/loss", "train/lr", "train/xi"):
+            assert axes[key] == "train/optimizer_step"
+        logged = {key for row in stored.rows() for key in row if not key.startswith("_")}
+        assert logged - set(axes) == set(), "a key that metric_names.py does not know"
+
+
+def test_labels(synced):
+    for path, stored in synced.items():
+        name, _, seed = path.name.partition("-")
+        is_floor = name == "floor"
+        method = "head_only" if is_floor else "sora"
+        assert stored.upsert["groupName"] == ("animals" if is_floor else name)
+        assert stored.upsert["jobType"] == ("floor" if is_floor else "path")
+        assert sorted(stored.upsert["tags"]) == sorted(["model", method, "sgd"])
+        if not is_floor:
+            assert stored.upsert["displayName"] == f"{name}-path-seed{seed}"
+
+
+def test_configuration_is_the_resolved_one_without_paths_of_this_machine(synced, place):
+    for path, stored in synced.items():
+        sent = {key: value["value"] for key, value in stored.config.items() if key != "_wandb"}
+        config = load_run(path).config
+        del config["out_dir"], config["tracking"]
+        assert sent == json.loads(json.dumps(config).replace(str(place.home), "~"))
+        assert sent["backbone"]["name"] == "~/model"
+
+
+def test_summary(synced, place):
+    for path, stored in with_gates(synced):
+        stages, summary = load_run(path).stages, stored.summary
+        for score in ("memorization", "generalization"):
+            assert summary[f"run/dense_{score}"] == stages[score][0]
+            for name, share in (("d99", 0.99), ("d95", 0.95), ("d90", 0.9)):
+                kept = stages[stages[score] >= share * stages[score][0]]
+                assert summary[f"run/{score}_{name}"] == kept["num_nonzero_params"].min()
+        counts = stages["num_nonzero_params"]
+        assert summary["run/smallest_budget"] == counts[counts > 0].min()
+        assert summary["run/last_kkt_residual"] == stages["kkt_residual"].iloc[-1]
+
+
+def test_floor_is_in_the_summary_and_in_gain_retained_of_its_own_path_only(synced):
+    by_name = {path.name: (path, stored) for path, stored in synced.items()}
+    path, stored = by_name["animals-0"]
+    floor = stage_lines(by_name["floor"][0])[0]
+    lines = stage_lines(path)
+    for score in ("memorization", "generalization"):
+        assert stored.summary[f"run/floor_{score}"] == floor[score]
+        gain = lines[0][score] - floor[score]
+        rows = logged_stages(stored)
+        for row, line in zip(rows, lines, strict=True):
+            key = f"{score}/gain_retained"
+            assert row.get(key) == ((line[score] - floor[score]) / gain if gain > 0 else None)
+    for name in ("animals-1", "birds-0", "birds-1"):
+        assert "run/floor_memorization" not in by_name[name][1].summary
+
+
+def test_rank_table_heatmap_and_histogram_of_every_stage(synced, server):
+    for path, stored in with_gates(synced):
+        run = load_run(path)
+        for row in logged_stages(stored):
+            ranks = run.ranks[run.ranks["stage"] == row["stage/number"]]
+            table = json.loads(server.files[f"{run.run_id}/{row['ranks/map_table']['path']}"])
+            assert table["columns"] == ["layer", "matrix", "rank", "strength"]
+            expected = [
+                [rank.layer, rank.matrix, rank.nonzero_rank, pytest.approx(sum(rank.strengths))]
+                for rank in ranks.itertuples()
+            ]
+            assert table["data"] == expected
+            alive = int(ranks["nonzero_rank"].sum())
+            histogram = row.get("gate/strengths")
+            assert alive == (sum(histogram["values"]) if histogram else 0)
+        chart = stored.config["_wandb"]["value"]["visualize"]["ranks/map"]["panel_config"]
+        assert chart["panelDefId"] == f"{ENTITY}/sorakit_rank_heatmap"
+        assert chart["fieldSettings"]["rank"] == "rank"
+    assert {chart["chartName"] for chart in server.charts} == {"sorakit_rank_heatmap"}
+    spec = json.loads(server.charts[-1]["spec"])
+    assert spec["mark"]["type"] == "rect"
+
+
+def test_adapters_are_artifacts_with_the_stage_as_alias(synced, server, place):
+    for path, _ in with_gates(synced):
+        name = f"adapter-{load_run(path).run_id}"
+        sent = {}
+        for number, artifact in enumerate(server.artifacts, start=1):
+            if artifact["input"]["artifactCollectionName"] == name:
+                aliases = {alias["alias"] for alias in artifact["input"]["aliases"]}
+                (stage,) = [alias for alias in aliases if alias.startswith("stage_")]
+                sent[stage] = f"artifacts/artifact-{number}"
+        assert sorted(sent) == [stage_name(stage) for stage in range(4)]
+        for stage, stored in sent.items():
+            weights = path / "adapters" / stage / "adapter_model.safetensors"
+            assert server.files[f"{stored}/adapter_model.safetensors"] == weights.read_bytes()
+            config = json.loads(server.files[f"{stored}/adapter_config.json"])
+            assert config["base_model_name_or_path"] == "~/model"
+
+
+def test_workspace_has_the_panels(synced, server):
+    [view] = server.views.values()
+    spec = json.loads(view["spec"])
+    sections = spec["section"]["panelBankConfig"]["sections"]
+    panels = [panel for section in sections for panel in section["panels"]]
+    lines = {
+        panel["config"]["metrics"][0]: panel["config"]
+        for panel in panels
+        if panel["viewType"] == "Run History Line Plot"
+    }
+    for key in (
+        "memorization/score",
+        "generalization/score",
+        "memorization/gain_retained",
+        "generalization/gain_retained",
+        "generalization/gap",
+    ):
+        assert lines[key]["xAxis"] == "gate/num_nonzero_params"
+        assert lines[key]["xLogScale"] is True
+        assert lines[key]["groupBy"] == "group"
+        assert (lines[key]["groupAgg"], lines[key]["groupArea"]) == ("mean", "stddev")
+    bars = {p["config"]["metrics"][0] for p in panels if p["viewType"] == "Bar Chart"}
+    assert {"run/generalization_d90", "run/generalization_d99"} <= bars
+    [heatmap] = [panel["config"] for panel in panels if panel["viewType"] == "Vega2"]
+    assert heatmap["panelDefId"] == f"{ENTITY}/sorakit_rank_heatmap"
+    [runs] = spec["section"]["runSets"]
+    assert [key["name"] for key in runs["grouping"]] == ["group", "jobType"]
+    assert runs["runFeed"]["columnPinned"]["summary:run/generalization_d99"] is True
+
+
+def test_sync_again_sends_nothing_and_makes_no_second_workspace(synced, server, place, online):
+    sent, [(id_, view)] = server.operations["UpsertBucket"], server.views.items()
+    assert sync(place.runs / "grid") == 0
+    assert server.operations["UpsertBucket"] == sent
+    assert list(server.views) == [id_]
+    first, again = json.loads(view["spec"]), json.loads(server.views[id_]["spec"])
+    assert without_ids(first) == without_ids(again)
+
+
+def without_ids(spec: Any) -> Any:
+    if isinstance(spec, dict):
+        return {k: without_ids(v) for k, v in spec.items() if k not in ("id", "__id__", "runSets")}
+    return [without_ids(item) for item in spec] if isinstance(spec, list) else spec
+
+
+def test_plain_wandb_sync_delivers_an_offline_run_too(synced, server, sweep, place, online):
+    path = sweep[-1]
+    del server.runs[load_run(path).run_id]
+    [folder] = (path / "wandb").glob("offline-run-*")
+    command = [sys.executable, "-m", "wandb", "sync", "--yes", "-e", ENTITY, str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert_holds_the_run(server.runs[load_run(path).run_id], path)
+
+
+# Offline, online, killed ---------------------------------------------------------------------
+
+
+def test_tracking_changes_nothing_in_the_run(sweep, place):
+    twin = place.config("untracked", tracking=TrackingConfig(wandb="off"))
+    path = run(twin, show_progress=False).path
+    assert not (path / "wandb").exists()
+    tracked = sweep[1]
+    names = {name for name in files_of(tracked) if not name.startswith("wandb/")}
+    assert names == files_of(path)
+    for name in ("stages.jsonl", "ranks.jsonl", "steps.jsonl"):
+        assert (path / name).read_bytes() == (tracked / name).read_bytes(), name
+    pd.testing.assert_frame_equal(load_run(path).examples(), load_run(tracked).examples())
+    for name in names:
+        if name.endswith(".safetensors"):
+            assert (path / name).read_bytes() == (tracked / name).read_bytes()
+
+
+def test_live_run_is_that_of_the_offline_one(synced, server, place, online):
+    path = run(
+        place.config("live", seed=1, tracking=TrackingConfig(wandb="online", log_adapters=True)),
+        show_progress=False,
+    ).path
+    # its run id is that of the offline run with this seed: the server now holds the live one
+    stored = server.runs[load_run(path).run_id]
+    assert stored.exit_code == 0
+    assert_holds_the_run(stored, path)
+    assert stage_lines(path) == stage_lines(place.runs / "grid" / "animals-1")
+    assert stored.summary["run/records_digest"]
+    assert stored.config["_wandb"]["value"]["visualize"]["ranks/map"]
+    before = server.operations["UpsertBucket"]
+    assert sync(path) == 0
+    assert server.operations["UpsertBucket"] == before
+
+
+CHILD = """
+import os, signal, sys, time, urllib.request
+from sorakit.cli import parse_run_config
+from sorakit.records import RunWriter
+from sorakit.tracking import live
+from sorakit.training.run import run
+
+config, failure = sys.argv[1:]
+live._FINISH_TIMEOUT = 3.0
+original = RunWriter.append_stage
+
+def append_stage(self, record, **tables):
+    if record.stage == 1 and failure in ("500", "drop"):
+        url = os.environ["WANDB_BASE_URL"] + "/failure/" + failure
+        urllib.request.urlopen(urllib.request.Request(url, method="GET")).close()
+    original(self, record, **tables)
+    if record.stage == 2 and failure == "SIGKILL":
+        time.sleep(1.2)  # listeners come after this one: stage 2 is of the last second
+        os.kill(os.getpid(), signal.SIGKILL)
+
+RunWriter.append_stage = append_stage
+run(parse_run_config(["--config", config]), show_progress=False)
+"""
+
+
+def run_in_a_process(
+    config: RunConfig, folder: Path, failure: str
+) -> subprocess.CompletedProcess[str]:
+    """Run in a process of its own, which is killed or loses its server after the first stages."""
+    folder.mkdir(parents=True)
+    RunWriter(folder).write_config(config)
+    command = [sys.executable, "-c", CHILD, str(folder / "config.yaml"), failure]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=environ, check=False, capture_output=True, text=True)
+
+
+def test_offline_run_that_was_killed_is_rebuilt_and_not_doubled(
+    synced, server, place, online, tmp_path
+):
+    config = place.config("killed", seed=2)
+    assert run_in_a_process(config, tmp_path / "c", "SIGKILL").returncode == -signal.SIGKILL
+    path = Path(config.out_dir)
+    [first] = (path / "wandb").glob("offline-run-*")
+    # listeners run after the recorder, so stages 0 and 1 and steps are what was a second old
+    kept = history(first)
+    assert [row["stage/number"] for row in kept if "stage/number" in row] == [0, 1]
+    run(config, show_progress=False)
+    [second] = (path / "wandb").glob("offline-run-*")
+    assert second != first
+    rows = history(second)
+    assert [row["stage/number"] for row in rows if "stage/number" in row] == [0, 1, 2, 3]
+    assert sync(path) == 0
+    assert_holds_the_run(server.runs[run_id(config)], path)
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """Read the rows of an offline run with W&B's own reader."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    return [record["history"]["item"] for record in records if record["type"] == "history"]
+
+
+def test_online_run_that_was_killed_goes_on_and_is_not_doubled(server, place, online, tmp_path):
+    config = place.config("killed-online", seed=3, tracking=TrackingConfig(wandb="online"))
+    assert run_in_a_process(config, tmp_path / "c", "SIGKILL").returncode == -signal.SIGKILL
+    run(config, show_progress=False)
+    stored = server.runs[run_id(config)]
+    assert stored.exit_code == 0
+    assert_holds_the_run(stored, Path(config.out_dir))
+
+
+def test_nothing_is_logged_in_the_sanity_check(server, place, online, monkeypatch):
+    monkeypatch.setitem(TRAINER_OPTIONS, "num_sanity_val_steps", 2)
+    config = place.config("sane", seed=4, tracking=TrackingConfig(wandb="online"))
+    path = run(config, show_progress=False).path
+    assert_holds_the_run(server.runs[run_id(config)], path)
+
+
+# What can go wrong ---------------------------------------------------------------------------
+
+
+def test_keys_and_home_are_nowhere(synced, server, sweep, place):
+    home, key = str(place.home).encode(), API_KEY.encode()
+    for path, headers, body in server.requests:
+        for secret in (home, key):
+            assert secret not in path.encode()
+            assert secret not in body
+            assert secret.decode() not in json.dumps(headers)
+    written = [file for run_path in sweep for file in (run_path / "wandb").rglob("*")]
+    written += list((place.runs.parent / "CACHE").rglob("*"))
+    files = [file for file in written if file.is_file()]
+    assert files
+    for file in files:
+        content = file.read_bytes()
+        assert home not in content, file
+        assert key not in content, file
+
+
+@pytest.mark.parametrize("failure", ["500", "drop"])
+def test_server_that_fails_from_the_start(failure, server, place, online, monkeypatch):
+    monkeypatch.setattr(live, "_ANSWER_TIMEOUT", 2)
+    server.failure = failure
+    seed = 5 if failure == "500" else 6
+    config = place.config(failure, seed=seed, tracking=TrackingConfig(wandb="online"))
+    with pytest.warns(UserWarning, match=r"^W&B \(online\) failed: .* `sorakit sync` sends it"):
+        path = run(config, show_progress=False).path
+    assert load_run(path).state == "completed"
+    assert list((path / "wandb").glob("offline-run-*")), "tracked offline instead"
+    server.failure = "none"
+    assert sync(path) == 0
+    assert_holds_the_run(server.runs[run_id(config)], path)
+
+
+@pytest.mark.parametrize("failure", ["500", "drop"])
+def test_server_that_fails_in_the_middle(failure, server, place, online, tmp_path, monkeypatch):
+    monkeypatch.setattr("sorakit.tracking.sync._ANSWER_TIMEOUT", 2)
+    seed = 7 if failure == "500" else 8
+    config = place.config(f"{failure}-later", seed=seed, tracking=TrackingConfig(wandb="online"))
+    done = run_in_a_process(config, tmp_path / "c", failure)
+    assert done.returncode == 0, done.stderr
+    assert "W&B (online) failed: " in done.stderr
+    path = Path(config.out_dir)
+    assert load_run(path).state == "completed"
+    stored = server.runs[run_id(config)]
+    assert len(logged_stages(stored)) < 4
+    assert sync(path) == 1, "still out of order"
+    server.failure = "none"
+    assert sync(path) == 0
+    assert_holds_the_run(stored, path)
+
+
+def test_death_of_wandbs_own_process_does_not_stop_the_run(place, monkeypatch):
+    original = RunWriter.append_stage
+
+    def append_stage(self: RunWriter, record: Any, **tables: Any) -> None:
+        for child in psutil.Process().children(recursive=True):
+            if "wandb-core" in child.name():
+                child.kill()
+        original(self, record, **tables)
+
+    monkeypatch.setattr(RunWriter, "append_stage", append_stage)
+    path = None
+    with (
+        contextlib.suppress(ConnectionError),  # in the client's teardown
+        environment({}),
+        pytest.warns(UserWarning, match=r"^W&B \(offline\) failed: "),
+    ):
+        path = run(place.config("orphan", seed=9), show_progress=False).path
+    assert path is not None
+    assert load_run(path).state == "completed"
+
+
+def test_without_a_key_auto_is_offline_and_online_says_so(place):
+    with environment({}):
+        path = run(place.config("auto", tracking=TrackingConfig()), show_progress=False).path
+        assert list((path / "wandb").glob("offline-run-*"))
+        config = place.config("keyless", tracking=TrackingConfig(wandb="online"))
+        with pytest.warns(UserWarning, match=r"is offline, not online: there is no API key"):
+            path = run(config, show_progress=False).path
+        assert list((path / "wandb").glob("offline-run-*"))
+
+
+def test_sync_without_a_key_is_refused(sweep, place, capsys):
+    with environment({}):
+        capsys.readouterr()
+        assert sync(place.runs / "grid") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sorakit: error: An API key for https://")
+    assert error.count("\n") == 1
+
+
+def test_a_later_floor_is_sent_with_its_paths(synced, server, place, online):
+    config = place.config("grid/floor-1", seed=1, sections={"method": {"name": "head_only"}})
+    run(config, show_progress=False)
+    assert sync(place.runs / "grid") == 0
+    path = place.runs / "grid" / "animals-1"
+    stored = server.runs[load_run(path).run_id]
+    floor = find_floor(load_run(path).config, find_runs(place.runs / "grid"))
+    assert floor is not None
+    assert stored.summary["run/floor_generalization"] == floor["generalization"]
+    assert_holds_the_run(stored, path)
+
+
+def test_resumed_run_has_the_records_of_the_unbroken_one(place):
+    # the runs killed above are whole: steps.jsonl was cut back to the checkpoint and went on
+    path = place.runs / "killed"
+    if not path.exists():
+        pytest.skip("needs the killed run")
+    twin = place.config("unbroken", seed=2, tracking=TrackingConfig(wandb="off"))
+    unbroken = run(twin, show_progress=False).path
+    assert (path / "steps.jsonl").read_bytes() == (unbroken / "steps.jsonl").read_bytes()
+    assert (path / "stages.jsonl").read_bytes() == (unbroken / "stages.jsonl").read_bytes()

@@ -1,0 +1,123 @@
+"""W&B's own sweeps call `sorakit run`: files as they are, and one sweep from end to end."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+from sorakit.cli import parse_run_config
+from sorakit.config import RunConfig
+from sorakit.records import load_run
+from tests.integration.test_cli import options
+from tests.support.wandb_server import WandbServer
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "experiments" / "sweeps").glob("wandb_*.yaml"))
+
+
+def arguments(file: Path, *, last: bool) -> list[str]:
+    """Return what `wandb agent` appends to `sorakit run` for a point of a sweep."""
+    sweep = yaml.safe_load(file.read_text("utf-8"))
+    point = {name: {"value": value(spec, last=last)} for name, spec in sweep["parameters"].items()}
+    added = create_sweep_command_args({"args": point})["args"]
+    program, command = sweep["command"][0], sweep["command"][1:]
+    assert program == "${env}"
+    assert command[:2] == ["sorakit", "run"]
+    return [word for part in command[2:] for word in (added if part == "${args}" else [part])]
+
+
+def value(spec: dict[str, Any], *, last: bool) -> Any:
+    if "value" in spec:
+        return spec["value"]
+    if "values" in spec:
+        return spec["values"][-1 if last else 0]
+    return spec["max" if last else "min"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+@pytest.mark.parametrize("last", [False, True])
+def test_points_of_a_sweep_file_parse(file, last, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert parse_run_config(arguments(file, last=last)) != RunConfig()
+
+
+def test_there_are_sweep_files():
+    assert len(FILES) >= 2
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "expected"),
+    [
+        ("--xi.end=0.1", ("xi", "end"), 0.1),
+        ("--xi.end=1e-1", ("xi", "end"), 0.1),
+        ("--xi.end=null", ("xi", "end"), None),
+        ("--method.target_modules=[a,b]", ("method", "target_modules"), ["a", "b"]),
+        ("--method.target_modules=['a', 'b']", ("method", "target_modules"), ["a", "b"]),
+        ("--method.target_modules=all-linear", ("method", "target_modules"), "all-linear"),
+        ("--tracking.log_adapters=True", ("tracking", "log_adapters"), True),
+        ("--tracking.log_adapters=false", ("tracking", "log_adapters"), False),
+        ("--tracking.wandb=off", ("tracking", "wandb"), "off"),
+        ("--seed=3", ("seed",), 3),
+    ],
+)
+def test_argument_of_an_agent_parses(written, path, expected):
+    found: Any = parse_run_config([written])
+    for name in path:
+        found = getattr(found, name)
+    assert found == expected
+
+
+def test_tracking_off_in_a_file_is_off(tmp_path):
+    (tmp_path / "run.yaml").write_text("tracking:\n  wandb: off\n")
+    assert parse_run_config([f"--config={tmp_path / 'run.yaml'}"]).tracking.mode == "off"
+
+
+def test_sweep_and_agent_run_sorakit(hub, tmp_path):
+    sweep = {
+        "project": "searches",
+        "method": "grid",
+        "command": ["${env}", "sorakit", *options(hub, tmp_path / "run"), "${args}"],
+        "parameters": {"xi.first": {"values": [0.01, 0.02]}, "seed": {"values": [4, 5]}},
+    }
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    wandb_cli = [sys.executable, "-m", "wandb"]
+    with WandbServer().running() as server:
+        environ = {
+            **os.environ,
+            **server.environment(),
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        made = [*wandb_cli, "sweep", str(tmp_path / "sweep.yaml")]
+        subprocess.run(made, env=environ, check=True, capture_output=True, timeout=120)
+        [(sweep_id, stored)] = server.sweeps.items()
+        assert yaml.safe_load(stored["config"])["parameters"] == sweep["parameters"]
+        point = {"xi.first": {"value": 0.01}, "seed": {"value": 5}}
+        server.jobs = [
+            {"type": "run", "run_id": "given1", "program": "", "args": point},
+            {"type": "exit"},
+        ]
+        agent = [*wandb_cli, "agent", "--count", "1", f"researcher/searches/{sweep_id}"]
+        done = subprocess.run(
+            agent, env=environ, check=True, capture_output=True, text=True, timeout=200
+        )
+        assert (tmp_path / "run").exists(), done.stderr + done.stdout
+        run = load_run(tmp_path / "run")
+        assert run.state == "completed", done.stderr
+        assert run.config["seed"] == 5
+        [(id_, tracked)] = server.runs.items()
+        assert id_ == "given1"
+        assert tracked.upsert["sweep"] == sweep_id
+        assert tracked.upsert["project"] == "searches"
+        rows = [row for row in tracked.rows() if "stage/number" in row]
+        assert len(rows) == len(run.stages)
+        sent = server.operations["UpsertBucket"]
+        synced = [sys.executable, "-c", "from sorakit.cli import main; main()"]
+        command = [*synced, "sync", str(tmp_path / "run"), "--workspace=false"]
+        subprocess.run(command, env=environ, check=True, timeout=120)
+        assert server.operations["UpsertBucket"] == sent, "sync does not know the agent's run"
