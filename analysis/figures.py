@@ -92,7 +92,7 @@ def draw_curve(ax: Axes, stages: pd.DataFrame) -> None:
     _note_flickering(ax, paths)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     ax.set_xlabel("Non-zero adapter parameters")
-    ax.set_ylabel(_metric_label(str(paths["metric"].iloc[0])))
+    ax.set_ylabel(metric_label(str(paths["metric"].iloc[0])))
 
 
 def curve_figure(stages: pd.DataFrame) -> Figure:
@@ -323,7 +323,8 @@ def _note_flickering(ax: Axes, paths: pd.DataFrame) -> None:
         )
 
 
-def _metric_label(metric: str) -> str:
+def metric_label(metric: str) -> str:
+    """Return a metric's name as axes have it."""
     return _METRIC_LABELS.get(metric, metric.capitalize().replace("_", " "))
 
 
