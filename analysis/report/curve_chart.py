@@ -12,9 +12,10 @@ from analysis.curves import SCORES
 from analysis.figures import compact
 from analysis.load import FLOOR, HOLD_DENSE, PATH
 from analysis.report import look
-from analysis.report.series import CURVES, MEASURES
+from analysis.report.series import CURVES, GAP, MEASURES
 
 HEIGHT = 270  # pixels
+_SHORT = {"memorization": "mem.", "generalization": "gen.", GAP: "gap"}
 _STRIP_ROWS = {curve: HEIGHT + 15 + 17 * row for row, curve in enumerate(SCORES)}
 _STRIP_HEIGHT = 44  # pixels between the curves and the axis of counts: where the inflections stand
 _IS_SHOWN = (
@@ -119,8 +120,12 @@ def _reference_layers() -> list[alt.Chart]:
         floor.mark_rule(strokeWidth=1.4).encode(
             y=_y(), color=_colour(), strokeDash=_dash(), tooltip=tooltip
         ),
-        floor.mark_text(align="left", dx=3, dy=-5, text="floor", fontSize=10).encode(
-            x=alt.XValue(0), y=_y(), color=_colour(), tooltip=tooltip
+        *(
+            # above and below their lines, for the two floors may be close
+            floor.transform_filter(f"datum.curve == '{curve}'")
+            .mark_text(align="right", dx=-2, dy=dy, text="floor", fontSize=10)
+            .encode(x=alt.XValue(alt.expr("width")), y=_y(), color=_colour(), tooltip=tooltip)
+            for curve, dy in zip(CURVES, (-6, 8, -6), strict=True)
         ),
         held.transform_filter(_HAS_INTERVAL)
         .mark_rule(strokeWidth=1.2)
@@ -143,6 +148,15 @@ def _path_layers(axis: CountAxis) -> list[alt.Chart]:
         _pointed_at(means, x),
         points.mark_point(size=30, strokeWidth=1.2, opacity=1).encode(
             x=x, y=_y(), color=_colour(), fill=_fill(), shape=_shape(), tooltip=_point_tooltip()
+        ),
+        *(
+            # both curves end at 1 where shares are shown
+            means.transform_filter(f"datum.curve == '{curve}'")
+            .transform_joinaggregate(dense="max(num_nonzero_params)")
+            .transform_filter("datum.num_nonzero_params == datum.dense")
+            .mark_text(align="left", dx=7, dy=dy, text=_SHORT[curve], fontSize=11)
+            .encode(x=x, y=_y(), color=_colour())
+            for curve, dy in zip(CURVES, (-7, 9, 0), strict=True)
         ),
     ]
 
@@ -214,7 +228,7 @@ def _drop_layers(axis: CountAxis) -> list[alt.Chart]:
                 fill=look.CURVE_FILLS[curve],
             ).encode(x=x, y=alt.YValue(y), color=colour, tooltip=tooltip),
             drops.transform_filter(of_row)
-            .mark_text(align="right", fontSize=10, text=f"{curve[:3]}. drops")
+            .mark_text(align="right", fontSize=10, text=f"{_SHORT[curve]} drops")
             .encode(x=alt.XValue(-8), y=alt.YValue(y), color=colour, tooltip=tooltip),
             drops.transform_filter(of_row)
             .transform_filter("!datum.detected")
@@ -298,8 +312,8 @@ def _point_tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("stage:Q", title="stage"),
         alt.Tooltip("xi:Q", title="xi", format=".3~g"),
         alt.Tooltip("num_nonzero_params:Q", title="parameters", format=","),
-        alt.Tooltip("share:N", title="of dense"),
-        alt.Tooltip("curve:N", title="score"),
+        alt.Tooltip("share:N", title="of all"),
+        alt.Tooltip("curve:N", title="curve"),
         *(alt.Tooltip(f"{measure}_text:N", title=name) for measure, name in MEASURES.items()),
     ]
 
@@ -308,7 +322,7 @@ def _mean_tooltip(*, with_count: bool) -> list[alt.Tooltip]:
     count = [alt.Tooltip("num_nonzero_params:Q", title="parameters", format=",.0f")]
     return [
         alt.Tooltip("role:N", title="schedule"),
-        alt.Tooltip("curve:N", title="score"),
+        alt.Tooltip("curve:N", title="curve"),
         *(count if with_count else []),
         alt.Tooltip("y:Q", title="mean", format=".4~f"),
         alt.Tooltip("interval:N", title="95 % interval"),

@@ -15,7 +15,9 @@
   };
   const embed = async (id, spec, datasets) => {
     const named = { ...spec, datasets };
-    const { view } = await vegaEmbed(document.getElementById(id), named, { ...data.config, renderer: "svg", ast: false });
+    // of its warnings Vega gives one for every layer that has nothing to draw, as a chart without seeds
+    const options = { renderer: "svg", actions: false, logLevel: 1 };
+    const { view } = await vegaEmbed(document.getElementById(id), named, options);
     return view;
   };
 

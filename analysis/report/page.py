@@ -33,7 +33,7 @@ from analysis.report import look
 from analysis.report.curve_chart import curve_chart
 from analysis.report.glyphs import glyph
 from analysis.report.rank_chart import rank_chart, rank_map_series
-from analysis.report.sentences import what_you_see
+from analysis.report.sentences import short_names, what_you_see
 from analysis.report.series import CURVES, GAP, MEASURES, series
 
 _FOLDER = Path(__file__).parent
@@ -111,14 +111,12 @@ def report(runs: RunSet) -> Page:
             {
                 "curves": {d.key: _curve_data(d) for d in datasets},
                 "maps": {d.key: _map_data(d, runs.ranks, r) for d in datasets},
-                "config": {"actions": {"export": True, "source": False, "compiled": False,
-                                       "editor": False}},
             }
-        ),  # fmt: skip
+        ),
         sentences=what_you_see(comparison, runs, stages),
         datasets=[
             {**_block(d), "toggle": name}
-            for d, name in zip(datasets, _toggle_names(datasets), strict=True)
+            for d, name in zip(datasets, short_names([d.rows[0] for d in datasets]), strict=True)
         ],
         measures=MEASURES,
         curves=[_legend(curve) for curve in CURVES if curve != GAP],
@@ -153,6 +151,7 @@ def _datasets(comparison: Comparison, stages: pd.DataFrame) -> list[Dataset]:
             table[(table[KEYS] == list(names)).all(axis=1)].to_dict("records")
             for table in (comparison.dataset_inflections, comparison.first)
         )
+        drops.sort(key=lambda row: SCORES.index(str(row["score"])))
         task, backbone, setting, variant = map(str, names)
         whole = dataset_name(task, backbone, setting, variant)
         # the task is the heading; what stands in brackets after it, the line below
@@ -194,17 +193,6 @@ def _block(dataset: Dataset) -> dict[str, Any]:
             for row in dataset.rows
         ],
     }  # fmt: skip
-
-
-def _toggle_names(datasets: Sequence[Dataset]) -> list[str]:
-    """Return the task, with what tells it apart where a task stands there twice."""
-    tasks = [dataset.title for dataset in datasets]
-    return [
-        f"{dataset.title}, {dataset.rows[0]['variant'] or dataset.subtitle}"
-        if tasks.count(dataset.title) > 1
-        else dataset.title
-        for dataset in datasets
-    ]
 
 
 def _undefined_gains(dataset: Dataset) -> set[str]:

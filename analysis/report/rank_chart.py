@@ -75,7 +75,10 @@ def rank_chart(*, layers: Sequence[int], matrices: Sequence[str], r: int) -> dic
         y=alt.Y(
             "layer:O",
             scale=alt.Scale(domain=list(reversed(layers))),
-            axis=alt.Axis(title="Layer", domain=False, ticks=False, labelPadding=6),
+            axis=alt.Axis(
+                title="layer", titleAngle=0, titleAlign="right", titleAnchor="end", titleX=-6, titleY=-8,
+                domain=False, ticks=False, labelPadding=6,
+            ),
         ),
         tooltip=[
             alt.Tooltip("layer:O"),

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.compare import KEYS, RANKED_SHARE, UNDEFINED, Comparison
 from analysis.compare_text import Row
-from analysis.controls import dataset_name, missing_controls
+from analysis.controls import missing_controls
 from analysis.curves import SCORES
 from analysis.figures import compact
 from analysis.load import DATASET_KEYS, PATH, RunSet
@@ -27,8 +27,7 @@ def what_you_see(comparison: Comparison, runs: RunSet, stages: pd.DataFrame) -> 
     datasets = comparison.table.drop_duplicates(KEYS).to_dict("records")
     seeds = sorted({int(str(row["seeds"])) for row in datasets})
     several = len({row["variant"] for row in datasets}) > 1
-    noun = "configuration of a dataset" if several else "dataset"
-    plural = "configurations of datasets" if several else "datasets"
+    noun, plural = ("configuration", "configurations") if several else ("dataset", "datasets")
     names = f": {_listed(short_names(datasets))}" if len(datasets) <= _MOST_NAMED else ""
     each = " to ".join(str(number) for number in dict.fromkeys([seeds[0], seeds[-1]]))
     return [
@@ -44,11 +43,18 @@ def what_you_see(comparison: Comparison, runs: RunSet, stages: pd.DataFrame) -> 
 
 
 def short_names(datasets: Sequence[Row]) -> list[str]:
-    """Return names of datasets with what tells them apart, and nothing else."""
-    tasks = [str(row["task"]) for row in datasets]
-    if len(set(tasks)) == len(tasks):
-        return tasks
-    return [dataset_name(*(row[key] for key in KEYS)) for row in datasets]
+    """Return the task of each dataset, with what tells it from others of that task."""
+    names: list[str] = []
+    for row in datasets:
+        same = [other for other in datasets if other["task"] == row["task"]]
+        details = [
+            str(row[key]).rstrip("/").rsplit("/", 1)[-1] if key == "backbone" else str(row[key])
+            for key in KEYS[1:]
+            if len({other[key] for other in same}) > 1
+        ]
+        known = ", ".join(detail for detail in details if detail)
+        names.append(f"{row['task']} ({known})" if known else str(row["task"]))
+    return names
 
 
 def _about_intervals(seeds: list[int]) -> str:
@@ -98,7 +104,9 @@ def _inflection_sentences(comparison: Comparison) -> list[str]:
     found: list[str] = []
     none: list[str] = []
     untested: list[str] = []
-    drops = comparison.dataset_inflections
+    drops = comparison.dataset_inflections.sort_values(
+        [*KEYS, "score"], ascending=[*[True] * len(KEYS), False], ignore_index=True
+    )  # memorization first
     for name, row in _named(drops):
         text = f"{row['score']} of {name}"
         if row["seeds_tested"] == 0:
@@ -147,8 +155,9 @@ def _control_sentence(stages: pd.DataFrame, datasets: int) -> list[str]:
     lacking = sum(bool(missing_controls(group)) for _, group in stages.groupby(DATASET_KEYS))
     if not lacking:
         return []
-    which = "The dataset lacks" if datasets == 1 else f"{lacking} of {datasets} datasets lack"
-    return [f"{which} a floor or a control, said below its curves: read those with that in mind."]
+    who = {1: "Its curves lack"} if datasets == 1 else {datasets: "The curves of all lack"}
+    lack = who.get(lacking, f"The curves of {_counted(lacking, 'dataset', 'datasets')} lack")
+    return [f"{lack} a floor or a control that no curve should be shown without: each says which."]
 
 
 def _run_sentence(comparison: Comparison, runs: RunSet) -> list[str]:
