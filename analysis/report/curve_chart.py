@@ -5,7 +5,6 @@
 from typing import Any
 
 import altair as alt
-import pandas as pd
 
 from analysis.count_axis import CountAxis
 from analysis.curves import SCORES
@@ -35,48 +34,66 @@ _DASHES = {
 _SHAPES = {**look.CURVE_SHAPES, **look.CONTROL_SHAPES}
 
 
-def curve_chart(axis: CountAxis, *, metric: str) -> dict[str, Any]:
-    """Return the specification of a chart over the tables points, means, references and drops.
+def curve_chart() -> dict[str, Any]:
+    """Return the specification that draws the curves of any dataset.
 
-    Parameters of the chart, set from the page: `measure` (what is drawn, a key of `MEASURES`),
-    `curves` and `roles` (what of it is shown). In the strip below the curves stand the inflections.
-
-    Args:
-        axis: Axis of counts.
-        metric: Name of the score, for the title.
+    It reads the tables points, means, references, drops and breaks, and these parameters: `counts`
+    and `titles`, see `chart_values`; `measure` (what is drawn, a key of `MEASURES`), `curves` and
+    `roles` (what of it is shown). One specification serves all datasets of a page, which is most of
+    its size. In the strip below the curves stand the inflections.
     """
     params = [
+        alt.param(name="counts", value={}),
+        alt.param(name="titles", value={}),
         alt.param(name="measure", value="raw"),
         alt.param(name="curves", value=CURVES),
         alt.param(name="roles", value=look.SHOWN_ROLES),
     ]
-    titles = {
-        "raw": metric,
-        "percent": f"{metric}, percent of the dense stage",
-        "gain": "Gain retained: (score − floor) / (dense − floor)",
-        "loss": "Loss (cross-entropy)",
-        "gap": f"Gap: memorization − generalization, {metric}",
-    }
-    assert set(titles) == set(MEASURES)
     chart = alt.layer(
         *_reference_layers(),
-        *_path_layers(axis),
-        *_control_layers(axis),
-        *_drop_layers(axis),
-        *_break_layers(axis),
+        *_path_layers(),
+        *_control_layers(),
+        *_drop_layers(),
+        *_break_layers(),
     )
-    spec = (
+    return (
         chart.add_params(*params)
         .properties(
             width="container",
             height=HEIGHT,
-            title=alt.TitleParams(alt.expr(f"({titles!r})[measure]")),
+            title=alt.TitleParams(alt.expr("titles[measure]")),
             autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
         )
         .configure(**look.CONFIG)
-        .to_dict(validate=True)
+        .to_dict()
     )
-    return spec
+
+
+def chart_values(axis: CountAxis, *, metric: str) -> dict[str, Any]:
+    """Return the parameters that are one dataset's own.
+
+    Args:
+        axis: Axis of counts.
+        metric: Name of the score.
+    """
+    titles = {
+        "raw": metric,
+        "percent": f"{metric}, percent of the dense stage",
+        "gain": "Gain retained: (score − floor) / (dense − floor)",
+        "loss": "Loss",
+        "gap": f"Gap: memorization − generalization, {metric}",
+    }
+    assert set(titles) == set(MEASURES)
+    zero = [axis.zero] if axis.has_zero else []
+    return {
+        "titles": titles,
+        "counts": {
+            "domain": [axis.left, axis.right],
+            "zero": axis.zero if axis.has_zero else None,
+            "ticks": [*zero, *axis.ticks],
+            "labels": [*("0" for _ in zero), *map(compact, axis.ticks)],
+        },
+    }
 
 
 def _rows(table: str, role: str) -> alt.Chart:
@@ -104,11 +121,9 @@ def _rows(table: str, role: str) -> alt.Chart:
     )
 
 
-def _placed(rows: alt.Chart, axis: CountAxis) -> alt.Chart:
+def _placed(rows: alt.Chart) -> alt.Chart:
     count = "datum.num_nonzero_params"
-    return rows.transform_calculate(
-        x=f"{count} > 0 ? {count} : {axis.zero}" if axis.has_zero else count
-    )
+    return rows.transform_calculate(x=f"{count} > 0 ? {count} : counts.zero")
 
 
 def _reference_layers() -> list[alt.Chart]:
@@ -136,10 +151,10 @@ def _reference_layers() -> list[alt.Chart]:
     ]
 
 
-def _path_layers(axis: CountAxis) -> list[alt.Chart]:
+def _path_layers() -> list[alt.Chart]:
     role = f"datum.role == '{PATH}'"
-    means, points = (_placed(_rows(table, role), axis) for table in ("means", "points"))
-    x = _x(axis)
+    means, points = (_placed(_rows(table, role)) for table in ("means", "points"))
+    x = _x()
     return [
         means.transform_filter(_HAS_INTERVAL)
         .mark_area(opacity=0.16)
@@ -161,10 +176,10 @@ def _path_layers(axis: CountAxis) -> list[alt.Chart]:
     ]
 
 
-def _control_layers(axis: CountAxis) -> list[alt.Chart]:
+def _control_layers() -> list[alt.Chart]:
     role = f"indexof({[PATH, FLOOR, HOLD_DENSE]}, datum.role) < 0"
-    means, points = (_placed(_rows(table, role), axis) for table in ("means", "points"))
-    x = _x(axis)
+    means, points = (_placed(_rows(table, role)) for table in ("means", "points"))
+    x = _x()
     return [
         means.mark_line(strokeWidth=1.3).encode(x=x, y=_y(), color=_colour(), strokeDash=_dash()),
         _pointed_at(means, x),
@@ -181,13 +196,13 @@ def _pointed_at(means: alt.Chart, x: alt.X) -> alt.Chart:
     )
 
 
-def _drop_layers(axis: CountAxis) -> list[alt.Chart]:
+def _drop_layers() -> list[alt.Chart]:
     """Return the strip of inflections: a row a score, a mark with its interval, or why none."""
     drops = alt.Chart(alt.NamedData("drops")).transform_filter(
         "measure != 'gap' && measure != 'loss' && indexof(curves, datum.curve) >= 0"
     )
     found = drops.transform_filter("datum.detected")
-    x = _x(axis, field="drop")
+    x = _x("drop")
     tooltip = [
         alt.Tooltip("curve:N", title="score"),
         alt.Tooltip("sentence:N", title="inflection"),
@@ -208,7 +223,7 @@ def _drop_layers(axis: CountAxis) -> list[alt.Chart]:
         colour = alt.value(look.COLOURS[curve])
         layers += [
             with_interval.mark_rule(strokeWidth=2).encode(
-                x=_x(axis, field="drop_low"),
+                x=_x("drop_low"),
                 x2=alt.X2("drop_high:Q"),
                 y=alt.YValue(y),
                 color=colour,
@@ -216,7 +231,7 @@ def _drop_layers(axis: CountAxis) -> list[alt.Chart]:
             ),
             *(
                 with_interval.mark_tick(orient="vertical", thickness=2, size=8).encode(
-                    x=_x(axis, field=field), y=alt.YValue(y), color=colour
+                    x=_x(field), y=alt.YValue(y), color=colour
                 )
                 for field in ("drop_low", "drop_high")
             ),
@@ -241,29 +256,25 @@ def _drop_layers(axis: CountAxis) -> list[alt.Chart]:
     return layers
 
 
-def _break_layers(axis: CountAxis) -> list[alt.Chart]:
-    if not axis.has_zero:
-        return []
-    place = alt.Chart(alt.InlineData([{"x": axis.zero_break}]))
+def _break_layers() -> list[alt.Chart]:
+    """Return the strokes that break the axis between 0 and the smallest count."""
+    place = alt.Chart(alt.NamedData("breaks"))
     text: dict[str, Any] = {"text": "//", "fontSize": 12, "baseline": "middle"}
-    at = {"x": _x(axis), "y": alt.YValue(HEIGHT + _STRIP_HEIGHT)}
+    at = {"x": _x(), "y": alt.YValue(HEIGHT + _STRIP_HEIGHT)}
     return [
         place.mark_text(**text, stroke="white", strokeWidth=6).encode(**at),
         place.mark_text(**text).encode(**at),
     ]
 
 
-def _x(axis: CountAxis, *, field: str = "x") -> alt.X:
-    ticks = [*([axis.zero] if axis.has_zero else []), *axis.ticks]
-    labels = [*(["0"] if axis.has_zero else []), *map(compact, axis.ticks)]
+def _x(field: str = "x") -> alt.X:
     return alt.X(
         f"{field}:Q",
         # an interval that is wider than the axis ends at its edge
-        scale=alt.Scale(type="log", domain=[axis.left, axis.right], nice=False, clamp=True),
+        scale=alt.Scale(type="log", domain=alt.expr("counts.domain"), nice=False, clamp=True),
         axis=alt.Axis(
-            values=ticks,
-            # index is the label's place between 0 and 1
-            labelExpr=f"({labels})[round(datum.index * {len(labels) - 1})]",
+            values=alt.expr("counts.ticks"),
+            labelExpr="counts.labels[indexof(counts.ticks, datum.value)]",
             title="Non-zero adapter parameters",
             offset=_STRIP_HEIGHT,
             grid=False,

@@ -39,6 +39,11 @@ CONTROL_DASHES = {
     "random_gradient": [6, 2, 1, 2, 1, 2],
     "shuffled_labels": [3, 6],
 }
+RANK_COLOURS = [
+    "#ffffff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5",
+    "#08519c", "#08306b",
+]  # fmt: skip
+"""ColorBrewer's Blues from white: rank 0 to full rank, in equal steps."""
 SHOWN_ROLES = [PATH, FLOOR, HOLD_DENSE, RANDOM_MASK]
 """Roles that the page shows before anybody chooses: what no curve is complete without."""
 

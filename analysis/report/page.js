@@ -54,7 +54,9 @@
   };
 
   const start = async () => {
-    for (const [key, { spec, tables }] of Object.entries(data.curves)) {
+    for (const [key, { values, tables }] of Object.entries(data.curves)) {
+      const params = data.curve_spec.params.map((p) => p.name in values ? { ...p, value: values[p.name] } : p);
+      const spec = { ...data.curve_spec, params };
       const named = Object.fromEntries(Object.entries(tables).map(([name, columns]) => [name, rows(columns)]));
       charts.set(key, await embed(`curve-${key}`, spec, named));
     }

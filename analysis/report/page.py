@@ -30,7 +30,7 @@ from analysis.figures import metric_label
 from analysis.load import DATASET_KEYS, FLOOR, HOLD_DENSE, PATH, RunSet, comparability_notes
 from analysis.ranks import stages_at
 from analysis.report import look
-from analysis.report.curve_chart import curve_chart
+from analysis.report.curve_chart import chart_values, curve_chart
 from analysis.report.glyphs import glyph
 from analysis.report.rank_chart import rank_chart, rank_map_series
 from analysis.report.sentences import short_names, what_you_see
@@ -109,6 +109,7 @@ def report(runs: RunSet) -> Page:
         bundle=_bundle(),
         data=_json(
             {
+                "curve_spec": curve_chart(),
                 "curves": {d.key: _curve_data(d) for d in datasets},
                 "maps": {d.key: _map_data(d, runs.ranks, r) for d in datasets},
             }
@@ -128,6 +129,8 @@ def report(runs: RunSet) -> Page:
         ],
         num_stages=int(stages.loc[stages["role"] == PATH, "stage"].max()),
         first_stage=_first_stage(datasets),
+        rank_colours=look.RANK_COLOURS,
+        full_rank=r,
         shares=list(SHARES),
         ranking=ranking_sentences(comparison.ranking) if len(comparison.ranking) else [],
         counts=_role_counts(used),
@@ -225,8 +228,9 @@ def _curve_data(dataset: Dataset) -> dict[str, Any]:
     ]
     metric = metric_label(str(dataset.path_stages["metric"].iloc[0]))
     return {
-        "spec": curve_chart(axis, metric=metric),
+        "values": chart_values(axis, metric=metric),
         "tables": {
+            "breaks": {"x": [axis.zero_break] if axis.has_zero else []},
             "points": _columns(tables.points),
             "means": _columns(tables.means),
             "references": _columns(tables.references),

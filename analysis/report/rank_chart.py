@@ -86,9 +86,16 @@ def rank_chart(*, layers: Sequence[int], matrices: Sequence[str], r: int) -> dic
             alt.Tooltip("name:N", title="non-zero rank"),
         ],
     )  # fmt: skip
-    cells = base.mark_rect(stroke="white", strokeWidth=1.5).encode(
+    cells = base.mark_rect(stroke="#d9dde1", strokeWidth=1).encode(
         color=alt.Color(
-            "rank:Q", legend=None, scale=alt.Scale(domain=[0, r], scheme="blues", clamp=True)
+            "rank:Q",
+            legend=None,
+            scale=alt.Scale(
+                # Vega-Lite has one colour for each part of the domain
+                domain=np.linspace(0, r, len(look.RANK_COLOURS)).tolist(),
+                range=look.RANK_COLOURS,
+                clamp=True,
+            ),
         )
     )
     text = base.mark_text(fontSize=11).encode(text="name:N")

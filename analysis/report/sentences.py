@@ -33,7 +33,7 @@ def what_you_see(comparison: Comparison, runs: RunSet, stages: pd.DataFrame) -> 
     return [
         f"{_counted(len(datasets), noun, plural)}{names}; {each} "
         f"{'seed' if seeds == [1] else 'seeds'} each.",
-        _about_intervals(seeds),
+        _about_intervals(seeds, comparison.table),
         *_fewest_sentences(comparison.table),
         *_inflection_sentences(comparison),
         *_first_sentences(comparison.first),
@@ -57,11 +57,16 @@ def short_names(datasets: Sequence[Row]) -> list[str]:
     return names
 
 
-def _about_intervals(seeds: list[int]) -> str:
+def _about_intervals(seeds: list[int], table: pd.DataFrame) -> str:
     if seeds == [1]:
+        drawn = (
+            " Intervals in brackets come from drawing the examples anew, not from seeds."
+            if (table["intervals_from"] == "examples").any()
+            else ""
+        )
         return (
             "There is one seed of each, so no curve has a band, and nothing here says what another "
-            "seed would give."
+            f"seed would give.{drawn}"
         )
     some = " where there are several; where there is one, nothing says what another would give"
     return (

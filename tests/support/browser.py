@@ -73,6 +73,11 @@ class Browser:
         )  # fmt: skip
         self.settle()
 
+    def point_at(self, x: float, y: float) -> None:
+        """Move the pointer, in pixels from the corner of what the window shows."""
+        self._cdp("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        self.settle()
+
     def screenshot(self, file: Path, *, full: bool = True) -> None:
         """Write what the page shows as PNG; the whole page, or what the window shows."""
         answer = self._cdp("Page.captureScreenshot", captureBeyondViewport=full)
