@@ -32,7 +32,9 @@ def glyph(name: str) -> str:
     parts: list[str] = []
     if dash is not None:
         dashes = "" if dash == [1, 0] else f' stroke-dasharray="{" ".join(map(str, dash))}"'
-        parts.append(f'<path d="M0 0H26" fill="none" stroke="{colour}" stroke-width="1.8"{dashes}/>')
+        parts.append(
+            f'<path d="M0 0H26" fill="none" stroke="{colour}" stroke-width="1.8"{dashes}/>'
+        )
     if shape is not None and shape not in _PATHS:  # strokes of a control, in half its size
         parts.append(
             f'<path d="{shape}" transform="translate(13 0) scale(4)" fill="none" '

@@ -36,7 +36,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             stage=StageConfig(control="random_mask"),
             xi=XiConfig(spacing="target"),
         )
-    write_run(root, "path", seed=7, num_stages=0, state="failed", error=f"died of {MARKUP}</script>")
+    write_run(
+        root, "path", seed=7, num_stages=0, state="failed", error=f"died of {MARKUP}</script>"
+    )
     assert main(["report", str(root), "--out", str(folder / "report.html")]) == 0
     return folder / "report.html"
 
@@ -179,7 +181,9 @@ def test_point_tells_its_run(page: Browser) -> None:
 
 def test_names_with_markup_are_text(page: Browser) -> None:
     assert page.run("return document.title") == "sorakit report"
-    assert page.run("return document.querySelectorAll('img, b:not(summary b, .hint b)').length") == 0
+    assert (
+        page.run("return document.querySelectorAll('img, b:not(summary b, .hint b)').length") == 0
+    )
     assert any(MARKUP in sentence for sentence in text(page, "#curves .facts"))
     assert text(page, "#excluded td:last-child") == [
         f"failed, no finished stage: died of {MARKUP}</script>"
