@@ -69,14 +69,16 @@ def _checked_records(run: pd.DataFrame, folders: dict[str, Path]) -> dict[str, C
     folder = folders[str(run["run_id"].iloc[0])]
     checked: dict[str, Correct] = {}
     for score, record in read_correct(folder, str(run["metric"].iloc[0])).items():
-        stages = run["stage"].to_numpy(dtype=np.int64)
-        if not np.isin(stages, record.stages).all():
+        place = {stage: index for index, stage in enumerate(record.stages.tolist())}
+        stages: list[int] = run["stage"].astype(int).tolist()
+        if not set(stages) <= set(place):
             continue
-        order = record.stages.searchsorted(stages)
-        correct = record.correct[order]
+        correct = record.correct[[place[stage] for stage in stages]]
         recorded = run[score].to_numpy(dtype=float)
         if np.allclose(correct.mean(axis=1, dtype=np.float64), recorded, rtol=0, atol=1e-5):
-            checked[score] = Correct(stages=stages, examples=record.examples, correct=correct)
+            checked[score] = Correct(
+                stages=np.array(stages), examples=record.examples, correct=correct
+            )
     return checked
 
 

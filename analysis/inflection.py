@@ -210,7 +210,7 @@ class NullDistribution:
         """
         largest = np.zeros(fits.sup_f.shape[1])
         for sup_f, smallest_p in zip(self.sup_f, self.smallest_p, strict=True):
-            smallest = _shape_p_values(fits.sup_f, sup_f).min(axis=0)
+            smallest: FloatArray = _shape_p_values(fits.sup_f, sup_f).min(axis=0)
             below = smallest_p.searchsorted(smallest, side="right").astype(np.float64)
             largest = np.maximum(largest, (below + 1) / (len(smallest_p) + 1))
         return largest

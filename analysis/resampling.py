@@ -1,3 +1,5 @@
+# pyright: standard
+# pyarrow has no type stubs, which strict refuses in every call
 """How much the choice of examples alone moves what is computed from scores.
 
 `examples.parquet` says of every example whether it was right at every stage. Examples are drawn

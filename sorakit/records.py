@@ -33,7 +33,7 @@ CHECKPOINTS_DIR = "checkpoints"
 
 State = Literal["running", "completed", "failed", "interrupted"]
 
-# Twenty times faster where PyYAML was built with libyaml, as its wheels are; safe as well.
+# Seven times faster where PyYAML was built with libyaml, as its wheels are; safe as well.
 _YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -403,7 +403,7 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
         return []
     lines = file.read_text("utf-8", errors="replace").split("\n")
     complete = lines[:-1]  # the last element is empty, or a torn line
-    # Many lines at once: a third faster than one by one.
+    # Many lines at once: a quarter less time than one by one.
     return cast(list[dict[str, Any]], json.loads(f"[{','.join(complete)}]"))
 
 
