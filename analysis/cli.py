@@ -27,6 +27,7 @@ from analysis.load import (
     load_runs,
     require_path_run,
 )
+from analysis.report.page import report
 
 _PLAIN_WIDTH = 120  # columns when the output is a file or a pipe
 
@@ -46,6 +47,7 @@ _EPILOG = """\
 examples:
   python -m analysis summary runs
   python -m analysis compare runs --csv compare.csv --latex compare.tex
+  python -m analysis report  runs --out report.html
   python -m analysis figures runs/pydoc_topic runs/mrpc --out figures
   python -m analysis freeze  runs --out paper_figs/data && python -m paper_figs"""
 
@@ -63,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.verb == "compare":
             _compare(console, args.runs, csv=args.csv, latex=args.latex)
+            return 0
+        if args.verb == "report":
+            _report(console, args.runs, out=args.out)
             return 0
         out = _checked_out(args.out) if "out" in args else None
         runs = load_runs(args.runs)
@@ -90,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     texts = {
         "compare": "compare datasets: fewest parameters, inflections, what goes first, rankings",
         "summary": "print dense score, floor and how few parameters keep 99 to 50 % of dense",
+        "report": "write one self-contained HTML page: curves, comparison, rank maps, runs",
         "figures": "draw score curves and rank maps: curves.pdf/.png, rank_maps.pdf/.png",
         "freeze": "write the tables behind the figures as CSV, with their sources (sources.json)",
     }
@@ -111,6 +117,14 @@ def _parser() -> argparse.ArgumentParser:
                     metavar="FILE",
                     help=f"write the table of shares as {what} too; replaced if it exists",
                 )
+        elif verb == "report":
+            command.add_argument(
+                "--out",
+                required=True,
+                type=Path,
+                metavar="FILE",
+                help="the page, for example report.html; replaced if it exists",
+            )
         elif verb != "summary":
             command.add_argument(
                 "--out",
@@ -154,10 +168,7 @@ def _compare(
     console: Console, paths: Sequence[Path], *, csv: Path | None, latex: Path | None
 ) -> None:
     for option, file in (("csv", csv), ("latex", latex)):
-        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-            raise ValueError(
-                f"`--{option}` must be a file in an existing folder, got {str(file)!r}."
-            )
+        _check_file(option, file)
     runs = load_runs(paths, with_ranks=False)
     comparison = compare(runs)
     left_out = {path for path, _ in comparison.excluded}
@@ -168,6 +179,21 @@ def _compare(
         if file is not None:
             file.write_text(text(comparison), "utf-8")
             console.print(f"wrote {file}")
+
+
+def _report(console: Console, paths: Sequence[Path], *, out: Path) -> None:
+    _check_file("out", out)
+    runs = load_runs(paths)
+    page = report(runs)
+    out.write_text(page.html, "utf-8")
+    _print_used(console, page.used, page.excluded, page.notes)
+    console.print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)")
+
+
+def _check_file(option: str, file: Path | None) -> None:
+    """Refuse a file that cannot be written, before anything is computed."""
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        raise ValueError(f"`--{option}` must be a file in an existing folder, got {str(file)!r}.")
 
 
 def _print_runs(console: Console, runs: RunSet) -> None:

@@ -38,8 +38,8 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         console.print()
         console.print(share_table(rows))
         for table, sentence in (
-            (comparison.dataset_inflections, _drop_sentence),
-            (comparison.first, _first_sentence),
+            (comparison.dataset_inflections, drop_sentence),
+            (comparison.first, first_sentence),
         ):
             for row in table[(table[KEYS] == list(names)).all(axis=1)].to_dict("records"):
                 console.print(f"  {sentence(row)}")
@@ -72,15 +72,21 @@ def share_table(rows: Sequence[Row]) -> Table:
         view.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         is_gain = row["reference"] == "gain"
-        value = _interval(row, "gain", _rounded) if is_gain else _decimal(row["dense_score"])
-        cells = ["" if is_gain else str(row["score"]), str(row["reference"]), value]
-        if row["status"] == "defined":
-            cells += [_fewest(row, share) for share in SHARES]
-            cells.append(_interval(row, "area", _rounded))
-        else:
-            cells.append("undefined")
-        view.add_row(*cells)
+        score = "" if is_gain else str(row["score"])
+        view.add_row(score, str(row["reference"]), *share_cells(row))
     return view
+
+
+def share_cells(row: Row) -> list[str]:
+    """Return the reference value, the fewest parameters of each share, and the area of one row.
+
+    Intervals stand on a second line. The reference value and "undefined" where the gain is.
+    """
+    is_gain = row["reference"] == "gain"
+    value = _interval(row, "gain", _rounded) if is_gain else _decimal(row["dense_score"])
+    if row["status"] != "defined":
+        return [value, "undefined"]
+    return [value, *(_fewest(row, share) for share in SHARES), _interval(row, "area", _rounded)]
 
 
 def interval_notes(rows: Sequence[Row]) -> list[str]:
@@ -153,7 +159,8 @@ def escape_latex(text: str) -> str:
     return "".join(special.get(character, character) for character in text)
 
 
-def _drop_sentence(row: Row) -> str:
+def drop_sentence(row: Row) -> str:
+    """Return where one score of a dataset drops, from a row of `dataset_inflections`."""
     if row["seeds_tested"] == 0:
         return f"{row['score']}: too few distinct counts to look for an inflection."
     p_value = _number(row["p_value"])
@@ -168,7 +175,8 @@ def _drop_sentence(row: Row) -> str:
     return f"{row['score']}: {'; '.join(parts)}."
 
 
-def _first_sentence(row: Row) -> str:
+def first_sentence(row: Row) -> str:
+    """Return what goes first, from a row of `Comparison.first`."""
     name = f"what goes first, by {row['measure']}: {row['verdict']}"
     if np.isnan(_number(row["difference"])):
         return f"{name}."

@@ -1,0 +1,200 @@
+"""What the page says before it shows: one paragraph, as sure as the seeds allow."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.compare import KEYS, RANKED_SHARE, UNDEFINED, Comparison
+from analysis.compare_text import Row
+from analysis.controls import missing_controls
+from analysis.curves import SCORES
+from analysis.figures import compact
+from analysis.load import DATASET_KEYS, PATH, RunSet
+
+_MOST_NAMED = 4  # a paragraph with more names is a table
+_VAGUE = 10.0  # ratio of an interval's ends from which a place is said to be hardly known
+
+
+def what_you_see(comparison: Comparison, runs: RunSet, stages: pd.DataFrame) -> list[str]:
+    """Return the sentences of the opening paragraph.
+
+    Args:
+        comparison: Comparison of the runs.
+        runs: What was loaded.
+        stages: Stages of the runs that are shown.
+    """
+    datasets = comparison.table.drop_duplicates(KEYS).to_dict("records")
+    seeds = sorted({int(str(row["seeds"])) for row in datasets})
+    several = len({row["variant"] for row in datasets}) > 1
+    noun, plural = ("configuration", "configurations") if several else ("dataset", "datasets")
+    names = f": {_listed(short_names(datasets))}" if len(datasets) <= _MOST_NAMED else ""
+    each = " to ".join(str(number) for number in dict.fromkeys([seeds[0], seeds[-1]]))
+    return [
+        f"{_counted(len(datasets), noun, plural)}{names}; {each} "
+        f"{'seed' if seeds == [1] else 'seeds'} each.",
+        _about_intervals(seeds, comparison.table),
+        *_fewest_sentences(comparison.table),
+        *_inflection_sentences(comparison),
+        *_first_sentences(comparison.first),
+        *_control_sentence(stages, len({tuple(row[k] for k in DATASET_KEYS) for row in datasets})),
+        *_run_sentence(comparison, runs),
+    ]
+
+
+def short_names(datasets: Sequence[Row]) -> list[str]:
+    """Return the task of each dataset, with what tells it from others of that task."""
+    names: list[str] = []
+    for row in datasets:
+        same = [other for other in datasets if other["task"] == row["task"]]
+        details = [
+            str(row[key]).rstrip("/").rsplit("/", 1)[-1] if key == "backbone" else str(row[key])
+            for key in KEYS[1:]
+            if len({other[key] for other in same}) > 1
+        ]
+        known = ", ".join(detail for detail in details if detail)
+        names.append(f"{row['task']} ({known})" if known else str(row["task"]))
+    return names
+
+
+def _about_intervals(seeds: list[int], table: pd.DataFrame) -> str:
+    if seeds == [1]:
+        drawn = (
+            " Intervals in brackets come from drawing the examples anew, not from seeds."
+            if (table["intervals_from"] == "examples").any()
+            else ""
+        )
+        return (
+            "There is one seed of each, so no curve has a band, and nothing here says what another "
+            f"seed would give.{drawn}"
+        )
+    some = " where there are several; where there is one, nothing says what another would give"
+    return (
+        "Lines are means over seeds and bands their 95 % Student-t intervals"
+        f"{some if seeds[0] == 1 else ''}: where bands overlap, a difference is left open."
+    )
+
+
+def _fewest_sentences(table: pd.DataFrame) -> list[str]:
+    """Say how few parameters keep 90 % of the gain in generalization."""
+    rows = _named(table[(table["score"] == "generalization") & (table["reference"] == "gain")])
+    known: list[str] = []
+    unknown: list[str] = []
+    for name, row in rows:
+        if row["status"] != "defined" or not float(str(row[RANKED_SHARE])) > 0:
+            unknown.append(name)
+            continue
+        count, low, high = (
+            float(str(row[f"{RANKED_SHARE}{end}"])) for end in ("", "_low", "_high")
+        )
+        ends = f" [{compact(low)}, {compact(high)}]" if low == low and high == high else ""
+        bound = "at most " if row[f"{RANKED_SHARE}_seeds_at_bound"] else ""
+        dense = compact(float(str(row["dense_params"])))
+        known.append(f"{name} with {bound}{compact(count)}{ends} of {dense} parameters")
+    sentences: list[str] = []
+    if known:
+        sentences.append(
+            "90 % of what the adapter adds to generalization (the gain over the floor) is kept in "
+            f"{_listed(known)}."
+        )
+    if unknown:
+        sentences.append(
+            f"Whether the adapter adds to generalization at all, or how few parameters keep it, is "
+            f"not known in {_listed(unknown)}."
+        )
+    return sentences
+
+
+def _inflection_sentences(comparison: Comparison) -> list[str]:
+    found: list[str] = []
+    none: list[str] = []
+    untested: list[str] = []
+    drops = comparison.dataset_inflections.sort_values(
+        [*KEYS, "score"], ascending=[*[True] * len(KEYS), False], ignore_index=True
+    )  # memorization first
+    for name, row in _named(drops):
+        text = f"{row['score']} of {name}"
+        if row["seeds_tested"] == 0:
+            untested.append(text)
+        elif row["detected"]:
+            low, mean, high = (10 ** float(row[key]) for key in ("drop_low", "drop", "drop_high"))
+            ends = f" [{compact(low)}, {compact(high)}]" if low == low and high == high else ""
+            vague = ", a place hardly known" if high > _VAGUE * low else ""
+            p_value = f"p = {float(str(row['p_value'])):.2g}"
+            found.append(f"{text} below {compact(mean)} parameters{ends} ({p_value}{vague})")
+        else:
+            none.append(text)
+    sentences: list[str] = []
+    if found:
+        sentences.append(f"Curves begin to drop: {_listed(found)}.")
+    if none:
+        every = "any curve" if len(none) == len(drops) else _listed(none)
+        sentences.append(
+            f"No inflection is detected in {every}; with so few points and seeds that does not "
+            "show that there is none."
+        )
+    if untested:
+        sentences.append(f"Too few distinct counts to look for one: {_listed(untested)}.")
+    return sentences
+
+
+def _first_sentences(first: pd.DataFrame) -> list[str]:
+    """Say what goes first by the fewest parameters that keep 90 % of the gain."""
+    rows = _named(first[first["measure"] == f"{RANKED_SHARE} of gain"])
+    parts: list[str] = []
+    for score in SCORES:
+        other = SCORES[1 - SCORES.index(score)]
+        names = [name for name, row in rows if row["verdict"] == f"{score} first"]
+        if names:
+            parts.append(f"{score} is lost before {other} in {_listed(names)}")
+    same = [name for name, row in rows if row["verdict"] == "not told apart"]
+    if same:
+        parts.append(f"the two are not told apart in {_listed(same)}")
+    open_ = [name for name, row in rows if str(row["verdict"]).startswith(UNDEFINED)]
+    if open_:
+        parts.append(f"no answer can be given for {_listed(open_)} (the comparison says why)")
+    return [f"As parameters vanish (90 % of the gain kept, paired by seed): {'; '.join(parts)}."]
+
+
+def _control_sentence(stages: pd.DataFrame, datasets: int) -> list[str]:
+    lacking = sum(bool(missing_controls(group)) for _, group in stages.groupby(DATASET_KEYS))
+    if not lacking:
+        return []
+    who = {1: "Its curves lack"} if datasets == 1 else {datasets: "The curves of all lack"}
+    lack = who.get(lacking, f"The curves of {_counted(lacking, 'dataset', 'datasets')} lack")
+    return [f"{lack} a floor or a control that no curve should be shown without: each says which."]
+
+
+def _run_sentence(comparison: Comparison, runs: RunSet) -> list[str]:
+    left_out = {path for path, _ in comparison.excluded}
+    used = runs.runs[[Path(str(path)) not in left_out for path in runs.runs["path"]]]
+    unfinished = used[(used["state"] != "completed") & (used["role"] == PATH)]
+    parts: list[str] = []
+    if comparison.excluded:
+        parts.append(f"{_counted(len(comparison.excluded), 'run is', 'runs are')} left out")
+    if len(unfinished):
+        parts.append(f"{_counted(len(unfinished), 'path has', 'paths have')} not finished")
+    return [f"{' and '.join(parts).capitalize()} (see Runs)."] if parts else []
+
+
+def _named(table: pd.DataFrame) -> list[tuple[str, Row]]:
+    rows = table.to_dict("records")
+    datasets = table.drop_duplicates(KEYS).to_dict("records")
+    names = {
+        tuple(row[key] for key in KEYS): name
+        for row, name in zip(datasets, short_names(datasets), strict=True)
+    }
+    return [(names[tuple(row[key] for key in KEYS)], row) for row in rows]
+
+
+def _listed(texts: Iterable[str]) -> str:
+    parts = list(texts)
+    if len(parts) > _MOST_NAMED:
+        parts = [*parts[: _MOST_NAMED - 1], f"{len(parts) - _MOST_NAMED + 1} more"]
+    if len(parts) == 1:
+        return parts[0]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
