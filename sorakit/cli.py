@@ -316,8 +316,8 @@ def _sync(options: Namespace) -> int:
     if options.workspace:
         failed += save_workspaces(report.projects, say=_say)
     if failed:
-        names = ", ".join(failed)
-        sys.stderr.write(f"sorakit: error: W&B has not taken {names}. Try again later.\n")
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        sys.stderr.write(f"sorakit: error: W&B has not taken {failed[0]}{more}; try again later.\n")
         return _FAILED
     return 0
 

@@ -169,7 +169,7 @@ def summary(run: Run, floor: Scores | None = None) -> Row:
     for score in SCORES:
         row[dense_score(score)] = float(first[score])
         row[floor_score(score)] = None if floor is None else floor[score]
-        for name, share in SHARES.items():
+        for name, share in SHARES.items() if first["num_adapter_params"] > 0 else ():
             stage = sparsest_keeping(stages, score, share)
             row[fewest_params(score, name)] = (
                 None if stage is None else int(stage["num_nonzero_params"])

@@ -29,7 +29,7 @@ from sorakit.metric_names import (
 )
 from sorakit.tracking.client import FAILURES
 from sorakit.tracking.mirror import HEATMAP
-from sorakit.tracking.rows import RANK_COLUMNS, SCORES
+from sorakit.tracking.rows import PATH, RANK_COLUMNS, SCORES
 
 VIEW = "sorakit"
 """Part of the view's address; fixed, so that the view is found again."""
@@ -147,7 +147,10 @@ def sections(*, entity: str) -> list[Any]:
 
 
 def runset_settings() -> Any:
-    """Return the run table: its columns, and its groups by dataset and kind of run."""
+    """Return the runs that are shown, paths, by dataset, and the columns of their table.
+
+    Floors stand in the columns and in gain retained; controls appear when the filter is taken off.
+    """
     ws = _workspaces()
     columns = [
         *(dense_score(score) for score in SCORES),
@@ -157,7 +160,8 @@ def runset_settings() -> Any:
         LAST_KKT_RESIDUAL,
     ]
     return ws.RunsetSettings(
-        groupby=[ws.Metric(_DATASET), ws.Metric("JobType")],
+        groupby=[ws.Metric(_DATASET)],
+        filters=[ws.Metric("JobType") == PATH],
         pinned_columns=["run:displayName", *(f"summary:{column}" for column in columns)],
     )
 

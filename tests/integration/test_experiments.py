@@ -53,11 +53,9 @@ def test_sweep_has_its_points(names, count):
 
 
 def test_every_sweep_is_tested():
-    assert {file.stem for file in (EXPERIMENTS / "sweeps").iterdir()} == {
-        "fig2_small",
-        "roberta_large_glue",
-        "faults",
-    }
+    files = (EXPERIMENTS / "sweeps").iterdir()  # those of W&B's own sweeps: `test_wandb_sweeps.py`
+    names = {file.stem for file in files if not file.name.startswith("wandb_")}
+    assert names == {"fig2_small", "roberta_large_glue", "faults"}
 
 
 def test_fork_from_the_dense_stage_is_the_run_it_saves(root, source):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -220,6 +221,12 @@ def test_summary(synced, place):
         assert summary["run/last_kkt_residual"] == stages["kkt_residual"].iloc[-1]
 
 
+def test_summary_of_a_floor_has_no_fewest_parameters(synced):
+    [summary] = [stored.summary for path, stored in synced.items() if path.name == "floor"]
+    assert summary["run/dense_generalization"] == summary["run/floor_generalization"]
+    assert not [key for key in summary if re.search(r"_d\d\d$|smallest", key)]
+
+
 def test_floor_is_in_the_summary_and_in_gain_retained_of_its_own_path_only(synced):
     by_name = {path.name: (path, stored) for path, stored in synced.items()}
     path, stored = by_name["animals-0"]
@@ -302,7 +309,9 @@ def test_workspace_has_the_panels(synced, server):
     [heatmap] = [panel["config"] for panel in panels if panel["viewType"] == "Vega2"]
     assert heatmap["panelDefId"] == f"{ENTITY}/sorakit_rank_heatmap"
     [runs] = spec["section"]["runSets"]
-    assert [key["name"] for key in runs["grouping"]] == ["group", "jobType"]
+    assert [key["name"] for key in runs["grouping"]] == ["group"]
+    [only] = runs["filters"]["filters"]
+    assert (only["key"]["name"], only["op"], only["value"]) == ("jobType", "=", "path")
     assert runs["runFeed"]["columnPinned"]["summary:run/generalization_d99"] is True
 
 
