@@ -79,9 +79,9 @@ def chart_values(axis: CountAxis, *, metric: str) -> dict[str, Any]:
     titles = {
         "raw": metric,
         "percent": f"{metric}, percent of the dense stage",
-        "gain": "Gain retained: (score − floor) / (dense − floor)",
+        "gain": "Gain retained: (score - floor) / (dense - floor)",
         "loss": "Loss",
-        "gap": f"Gap: memorization − generalization, {metric}",
+        "gap": f"Gap: memorization - generalization, {metric}",
     }
     assert set(titles) == set(MEASURES)
     zero = [axis.zero] if axis.has_zero else []

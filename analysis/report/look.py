@@ -5,7 +5,7 @@ from typing import Any
 from analysis import style
 from analysis.controls import RANDOM_MASK
 from analysis.load import FLOOR, HOLD_DENSE, PATH
-from analysis.report.series import CURVES, GAP
+from analysis.report.series import GAP
 
 COLOURS = {**style.COLOURS, GAP: "#5b4b8a"}
 INK = "#1f2328"
@@ -18,8 +18,9 @@ CURVE_DASHES = {"memorization": [1, 0], "generalization": [7, 3], GAP: [1, 0]}
 CURVE_FILLS = {"memorization": COLOURS["memorization"], "generalization": "white", GAP: "white"}
 
 FLOOR_DASHES = {
-    curve: [float(part) * 1.5 for part in style.FLOOR_LINES.get(curve, (0, (1, 1.6)))[1]]
-    for curve in CURVES
+    "memorization": [1.5, 2.4],
+    "generalization": [7.5, 2.4, 1.5, 2.4],
+    GAP: [1.5, 2.4],
 }
 CONTROL_SHAPES = {
     RANDOM_MASK: "diamond",

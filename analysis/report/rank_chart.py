@@ -76,8 +76,8 @@ def rank_chart(*, layers: Sequence[int], matrices: Sequence[str], r: int) -> dic
             "layer:O",
             scale=alt.Scale(domain=list(reversed(layers))),
             axis=alt.Axis(
-                title="layer", titleAngle=0, titleAlign="right", titleAnchor="end", titleX=-6, titleY=-8,
-                domain=False, ticks=False, labelPadding=6,
+                title="layer", titleAngle=0, titleAlign="right", titleAnchor="end",
+                titleX=-6, titleY=-8, domain=False, ticks=False, labelPadding=6,
             ),
         ),
         tooltip=[

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.compare import KEYS, RANKED_SHARE, UNDEFINED, Comparison
@@ -81,15 +82,15 @@ def _fewest_sentences(table: pd.DataFrame) -> list[str]:
     known: list[str] = []
     unknown: list[str] = []
     for name, row in rows:
-        if row["status"] != "defined" or not float(str(row[RANKED_SHARE])) > 0:
+        if row["status"] != "defined" or not number(row[RANKED_SHARE]) > 0:
             unknown.append(name)
             continue
-        count, low, high = (
-            float(str(row[f"{RANKED_SHARE}{end}"])) for end in ("", "_low", "_high")
+        count, low, high = (number(row[f"{RANKED_SHARE}{end}"]) for end in ("", "_low", "_high"))
+        ends = (
+            f" [{compact(low)}, {compact(high)}]" if np.isfinite(low) and np.isfinite(high) else ""
         )
-        ends = f" [{compact(low)}, {compact(high)}]" if low == low and high == high else ""
         bound = "at most " if row[f"{RANKED_SHARE}_seeds_at_bound"] else ""
-        dense = compact(float(str(row["dense_params"])))
+        dense = compact(number(row["dense_params"]))
         known.append(f"{name} with {bound}{compact(count)}{ends} of {dense} parameters")
     sentences: list[str] = []
     if known:
@@ -117,10 +118,14 @@ def _inflection_sentences(comparison: Comparison) -> list[str]:
         if row["seeds_tested"] == 0:
             untested.append(text)
         elif row["detected"]:
-            low, mean, high = (10 ** float(row[key]) for key in ("drop_low", "drop", "drop_high"))
-            ends = f" [{compact(low)}, {compact(high)}]" if low == low and high == high else ""
+            low, mean, high = (10 ** number(row[key]) for key in ("drop_low", "drop", "drop_high"))
+            ends = (
+                f" [{compact(low)}, {compact(high)}]"
+                if np.isfinite(low) and np.isfinite(high)
+                else ""
+            )
             vague = ", a place hardly known" if high > _VAGUE * low else ""
-            p_value = f"p = {float(str(row['p_value'])):.2g}"
+            p_value = f"p = {number(row['p_value']):.2g}"
             found.append(f"{text} below {compact(mean)} parameters{ends} ({p_value}{vague})")
         else:
             none.append(text)
@@ -175,6 +180,11 @@ def _run_sentence(comparison: Comparison, runs: RunSet) -> list[str]:
     if len(unfinished):
         parts.append(f"{_counted(len(unfinished), 'path has', 'paths have')} not finished")
     return [f"{' and '.join(parts).capitalize()} (see Runs)."] if parts else []
+
+
+def number(value: object) -> float:
+    """Return a number of a row; NaN where the row has none."""
+    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _named(table: pd.DataFrame) -> list[tuple[str, Row]]:

@@ -24,11 +24,11 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two datasets with three seeds, one of them with a name that is markup, and a failed run."""
     folder = tmp_path_factory.mktemp("report")
     root = folder / "runs <b>bold</b>"
-    named = {"backbone": BackboneConfig(name=f"models/{MARKUP}")}
+    named = BackboneConfig(name=f"models/{MARKUP}")
     for seed in range(3):
         for kind in ("path", "floor", "hold_dense"):
             write_run(root, kind, seed=seed)
-            write_run(root, kind, seed=seed, task="mrpc", **named)
+            write_run(root, kind, seed=seed, task="mrpc", backbone=named)
         write_run(
             root,
             "path",
@@ -138,7 +138,7 @@ def test_switch_changes_what_is_drawn(page: Browser) -> None:
     assert titles == [
         "Accuracy",
         "Accuracy, percent of the dense stage",
-        "Gain retained: (score − floor) / (dense − floor)",
+        "Gain retained: (score - floor) / (dense - floor)",
     ]
 
 
