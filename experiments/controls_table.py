@@ -14,6 +14,7 @@ from analysis.curves import SCORES, values_at
 from analysis.load import FLOOR, HOLD_DENSE, PATH, load_runs
 from experiments.runner import RESULTS
 
+FILE = "controls.md"
 SHARES = (0.5, 0.2, 0.05, 0.01)
 NOT_MEASURED = "-"
 
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="?", type=Path, default=RESULTS / "controls")
     args = parser.parse_args()
     text = markdown(table(args.runs))
-    (args.runs / "table.md").write_text(text, "utf-8")
+    (args.runs / FILE).write_text(text, "utf-8")
     print(text)
 
 

@@ -20,12 +20,12 @@ _PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.D
 
 def tables() -> dict[str, str]:
     """Return every table that pages may show, by name, without its caption."""
-    gates, unit_scale = _written("default_gates"), _written("unit_scale")
-    scores, differences = _tables("controls")
-    mixed, *others = _tables("planted_ranks")
+    scores, differences = _tables("controls/controls.md")
+    mixed, *others = _tables("planted_ranks/table.md")
     return {
-        "default_gates": gates.strip(),
-        "unit_scale": unit_scale.strip(),
+        "default_gates": _tables("default_gates/gates.md")[0],
+        "mrpc_minilm/gates": _tables("mrpc_minilm/gates.md")[0],
+        "unit_scale": _tables("unit_scale/table.md")[0],
         "controls/scores": scores,
         "controls/differences": differences,
         "planted_ranks/mixed": _columns(mixed, 6),
@@ -49,13 +49,9 @@ def main() -> None:
         path.write_text(filled(path.read_text("utf-8"), named), "utf-8")
 
 
-def _written(experiment: str) -> str:
-    return (RESULTS / experiment / "table.md").read_text("utf-8")
-
-
-def _tables(experiment: str) -> list[str]:
-    """Return the tables of a file that has several, without what stands between them."""
-    parts = _written(experiment).strip().split("\n\n")
+def _tables(file: str) -> list[str]:
+    """Return the tables of a file below `results`, without what stands between them."""
+    parts = (RESULTS / file).read_text("utf-8").strip().split("\n\n")
     return [part for part in parts if part.startswith("|")]
 
 
