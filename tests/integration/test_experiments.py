@@ -53,7 +53,7 @@ def test_sweep_has_its_points(names, count):
 
 
 def test_every_sweep_is_tested():
-    files = (EXPERIMENTS / "sweeps").iterdir()  # those of W&B's own sweeps: `test_wandb_sweeps.py`
+    files = (EXPERIMENTS / "sweeps").iterdir()  # those of W&B's own sweeps: `test_wandb_sweep.py`
     names = {file.stem for file in files if not file.name.startswith("wandb_")}
     assert names == {"fig2_small", "roberta_large_glue", "faults"}
 
