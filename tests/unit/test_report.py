@@ -19,7 +19,7 @@ from analysis.report import look
 from analysis.report.glyphs import glyph
 from analysis.report.page import report
 from analysis.report.rank_chart import rank_map_series
-from analysis.report.sentences import short_names, what_you_see
+from analysis.report.sentences import dataset_names, what_you_see
 from analysis.report.series import CURVES, MEASURES, series
 from sorakit.config import BackboneConfig, GatesConfig, StageConfig, XiConfig
 from tests.support.fake_runs import write_run
@@ -195,9 +195,8 @@ def test_names_hold_what_tells_datasets_apart(tmp_path: Path) -> None:
     write_run(tmp_path, "path", task="mrpc")
     write_run(tmp_path, "path", task="cola", gates=GatesConfig(gate_lr=0.1))
     write_run(tmp_path, "path", task="cola", gates=GatesConfig(gate_lr=0.3))
-    rows = compare(load_runs([tmp_path])).table.drop_duplicates(["task", "variant"])
-    names = short_names(rows.to_dict("records"))
-    assert names == ["cola (gates.gate_lr=0.1)", "cola (gates.gate_lr=0.3)", "mrpc"]
+    names = dataset_names(compare(load_runs([tmp_path])).table)
+    assert list(names.values()) == ["cola #1", "cola #2", "mrpc"]
 
 
 # tables behind the curves
@@ -234,12 +233,10 @@ def test_floor_is_in_percent_of_the_dense_path(tmp_path: Path) -> None:
     stages, _ = loaded(tmp_path)
     references = series(stages, undefined_gains=set()).references
     floor = references[references["role"] == "floor"].set_index("curve")
-    by_seed = stages.set_index(["role", "seed", "stage"])
+    first = stages[stages["stage"] == 0].set_index("role")
     for score in SCORES:
-        shares = [
-            100 * by_seed.loc[("floor", seed, 0), score] / by_seed.loc[("path", seed, 0), score]
-            for seed in range(2)
-        ]
+        of_floor, of_path = (first.loc[[r], score].to_numpy(float) for r in ("floor", "path"))
+        shares = 100 * of_floor / of_path  # both by seed
         assert floor.loc[score, "percent"] == pytest.approx(np.mean(shares))
         assert floor.loc[score, "gain"] == 0
 
