@@ -12,12 +12,14 @@ from analysis.compare_text import Row
 from analysis.controls import missing_controls
 from analysis.curves import SCORES
 from analysis.figures import compact
+from analysis.inflection import ALPHA
 from analysis.load import DATASET_KEYS, PATH, RunSet
 
 Names = dict[tuple[object, ...], str]
 """Dataset -> its short name."""
 
 _MOST_NAMED = 4  # a paragraph with more names is a table
+_MANY_TESTS = 10  # from here on some drop is to be expected by chance
 _VAGUE = 10.0  # ratio of an interval's ends from which a place is said to be hardly known
 
 
@@ -146,7 +148,16 @@ def _inflection_sentences(comparison: Comparison, names: Names) -> list[str]:
             none.append(text)
     sentences: list[str] = []
     if found:
-        sentences.append(f"Curves begin to drop: {_listed(found)}.")
+        tested = len(found) + len(none)
+        chance = (
+            f"; of {tested} without any drop, up to {ALPHA * tested:.2g} would be expected to"
+            if tested >= _MANY_TESTS
+            else ""
+        )
+        sentences.append(
+            f"{len(found)} of {tested} curves begin to drop (each tested at {ALPHA:.0%}"
+            f"{chance}): {_listed(found)}.".replace("%", " %")
+        )
     if none:
         every = "any curve" if len(none) == len(drops) else _listed(none)
         sentences.append(

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,26 @@ def test_lead_says_what_goes_first(tmp_path: Path) -> None:
     text = lead(tmp_path)
     assert "memorization is lost before generalization in pydoc_topic" in text
     assert "bands their 95 % Student-t intervals: where bands overlap" in text
+
+
+def test_lead_says_how_many_drops_chance_gives(tmp_path: Path) -> None:
+    write_run(tmp_path, "path")
+    runs = load_runs([tmp_path])
+    comparison = compare(runs)
+    drop = comparison.dataset_inflections.iloc[:1].assign(
+        seeds_tested=1, p_value=0.01, drop=4.0, drop_low=3.5, drop_high=5.5
+    )
+    rows = [drop.assign(detected=index < 2) for index in range(40)]
+    many = replace(comparison, dataset_inflections=pd.concat(rows))
+    (sentence,) = [s for s in what_you_see(many, runs, runs.stages) if "begin to drop" in s]
+    text = "memorization" if "memorization" in sentence else "generalization"
+    one = (
+        f"{text} of pydoc_topic below 10k parameters [3.16k, 316k] (p = 0.01, a place hardly known)"
+    )
+    assert sentence == (
+        "2 of 40 curves begin to drop (each tested at 5 %; of 40 without any drop, up to 2 would "
+        f"be expected to): {one} and {one}."
+    )
 
 
 def test_lead_counts_what_is_left_out_and_unfinished(tmp_path: Path) -> None:
