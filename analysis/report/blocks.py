@@ -16,7 +16,7 @@ from analysis.figures import metric_label
 from analysis.load import DATASET_KEYS, PATH
 from analysis.report.curve_chart import chart_values
 from analysis.report.rank_chart import rank_chart, rank_map_series
-from analysis.report.sentences import number
+from analysis.report.sentences import dataset_names, number
 from analysis.report.series import series
 
 _DIGITS = 5  # significant digits of numbers in the page
@@ -56,6 +56,7 @@ def datasets_of(comparison: Comparison, stages: pd.DataFrame) -> list[Dataset]:
     """
     variants = comparison.runs.drop_duplicates("run_id").set_index("run_id")["variant"]
     blocks = list(comparison.table.groupby(KEYS, sort=True))
+    titles = dataset_names(comparison.table)
     datasets: list[Dataset] = []
     for index, (names, block) in enumerate(blocks):
         same = (stages[DATASET_KEYS] == list(names[:-1])).all(axis=1)
@@ -68,12 +69,12 @@ def datasets_of(comparison: Comparison, stages: pd.DataFrame) -> list[Dataset]:
         drops.sort(key=lambda row: SCORES.index(str(row["score"])))
         task, backbone, setting, variant = map(str, names)
         whole = dataset_name(task, backbone, setting, variant)
-        # the task is the heading; what stands in brackets after it, the line below
+        # below the heading stands everything that a full name has in brackets
         details = whole[len(task) :].strip(" ()")
         datasets.append(
             Dataset(
                 key=f"d{index}",
-                title=task,
+                title=titles[names],
                 subtitle=details,
                 path_stages=stages[same & is_path & own],
                 stages=stages[same & (~is_path | own)],

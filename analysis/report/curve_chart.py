@@ -142,6 +142,12 @@ def _reference_layers() -> list[alt.Chart]:
             .encode(x=alt.XValue(alt.expr("width")), y=_y(), color=_colour(), tooltip=tooltip)
             for curve, dy in zip(CURVES, (-6, 8, -6), strict=True)
         ),
+        *(
+            floor.transform_filter(f"datum.curve == '{curve}' && {_HAS_INTERVAL}")
+            .mark_rule(strokeWidth=1.2)
+            .encode(x=alt.XValue(x), y=_y("_low"), y2=_y2(), color=_colour(), tooltip=tooltip)
+            for curve, x in zip(CURVES, (4, 9, 4), strict=True)  # side by side
+        ),
         held.transform_filter(_HAS_INTERVAL)
         .mark_rule(strokeWidth=1.2)
         .encode(x=at_right, y=_y("_low"), y2=_y2(), color=_colour()),

@@ -21,7 +21,7 @@ from analysis.report import look
 from analysis.report.blocks import Dataset, block_text, curve_data, datasets_of, map_data
 from analysis.report.curve_chart import curve_chart
 from analysis.report.glyphs import glyph
-from analysis.report.sentences import short_names, what_you_see
+from analysis.report.sentences import what_you_see
 from analysis.report.series import CURVES, GAP, MEASURES
 
 _FOLDER = Path(__file__).parent
@@ -77,10 +77,7 @@ def report(runs: RunSet) -> Page:
             }
         ),
         sentences=what_you_see(comparison, runs, stages),
-        datasets=[
-            {**block_text(d), "toggle": name}
-            for d, name in zip(datasets, short_names([d.rows[0] for d in datasets]), strict=True)
-        ],
+        datasets=[block_text(d) for d in datasets],
         measures=MEASURES,
         curves=[_legend(curve) for curve in CURVES if curve != GAP],
         gap=_legend(GAP),

@@ -1,6 +1,7 @@
 """What the page says before it shows: one paragraph, as sure as the seeds allow."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,14 @@ from analysis.compare_text import Row
 from analysis.controls import missing_controls
 from analysis.curves import SCORES
 from analysis.figures import compact
+from analysis.inflection import ALPHA
 from analysis.load import DATASET_KEYS, PATH, RunSet
 
+Names = dict[tuple[object, ...], str]
+"""Dataset -> its short name."""
+
 _MOST_NAMED = 4  # a paragraph with more names is a table
+_MANY_TESTS = 10  # from here on some drop is to be expected by chance
 _VAGUE = 10.0  # ratio of an interval's ends from which a place is said to be hardly known
 
 
@@ -25,36 +31,46 @@ def what_you_see(comparison: Comparison, runs: RunSet, stages: pd.DataFrame) -> 
         runs: What was loaded.
         stages: Stages of the runs that are shown.
     """
-    datasets = comparison.table.drop_duplicates(KEYS).to_dict("records")
-    seeds = sorted({int(str(row["seeds"])) for row in datasets})
-    several = len({row["variant"] for row in datasets}) > 1
+    names = dataset_names(comparison.table)
+    seeds = sorted({int(count) for count in comparison.table["seeds"]})
+    several = (comparison.table["variant"] != "").any()
     noun, plural = ("configuration", "configurations") if several else ("dataset", "datasets")
-    names = f": {_listed(short_names(datasets))}" if len(datasets) <= _MOST_NAMED else ""
+    listed = f": {_listed(names.values())}" if len(names) <= _MOST_NAMED else ""
+    numbered = " (options of a number: below its heading)" if several else ""
     each = " to ".join(str(number) for number in dict.fromkeys([seeds[0], seeds[-1]]))
     return [
-        f"{_counted(len(datasets), noun, plural)}{names}; {each} "
+        f"{_counted(len(names), noun, plural)}{listed}{numbered}; {each} "
         f"{'seed' if seeds == [1] else 'seeds'} each.",
         _about_intervals(seeds, comparison.table),
-        *_fewest_sentences(comparison.table),
-        *_inflection_sentences(comparison),
-        *_first_sentences(comparison.first),
-        *_control_sentence(stages, len({tuple(row[k] for k in DATASET_KEYS) for row in datasets})),
+        *_fewest_sentences(comparison.table, names),
+        *_inflection_sentences(comparison, names),
+        *_first_sentences(comparison.first, names),
+        *_control_sentence(stages, len({key[:-1] for key in names})),
         *_run_sentence(comparison, runs),
     ]
 
 
-def short_names(datasets: Sequence[Row]) -> list[str]:
-    """Return the task of each dataset, with what tells it from others of that task."""
-    names: list[str] = []
+def dataset_names(table: pd.DataFrame) -> dict[tuple[object, ...], str]:
+    """Return a short name for every dataset of `Comparison.table`: the task, and what it takes.
+
+    Backbone and setting are named where a task has several; configurations are numbered, for their
+    options are longer than a sentence bears.
+    """
+    datasets = table.drop_duplicates(KEYS).to_dict("records")
+    names: dict[tuple[object, ...], str] = {}
+    numbers: Counter[tuple[object, ...]] = Counter()
     for row in datasets:
-        same = [other for other in datasets if other["task"] == row["task"]]
+        same_task = [other for other in datasets if other["task"] == row["task"]]
         details = [
-            str(row[key]).rstrip("/").rsplit("/", 1)[-1] if key == "backbone" else str(row[key])
-            for key in KEYS[1:]
-            if len({other[key] for other in same}) > 1
+            str(row[key]).rstrip("/").rsplit("/", 1)[-1]
+            for key in ("backbone", "setting")
+            if len({other[key] for other in same_task}) > 1
         ]
-        known = ", ".join(detail for detail in details if detail)
-        names.append(f"{row['task']} ({known})" if known else str(row["task"]))
+        name = str(row["task"]) + (f" ({', '.join(details)})" if details else "")
+        dataset = tuple(row[key] for key in DATASET_KEYS)
+        numbers[dataset] += 1
+        order = f" #{numbers[dataset]}" if row["variant"] else ""
+        names[_key(row)] = name + order
     return names
 
 
@@ -76,12 +92,13 @@ def _about_intervals(seeds: list[int], table: pd.DataFrame) -> str:
     )
 
 
-def _fewest_sentences(table: pd.DataFrame) -> list[str]:
+def _fewest_sentences(table: pd.DataFrame, names: Names) -> list[str]:
     """Say how few parameters keep 90 % of the gain in generalization."""
-    rows = _named(table[(table["score"] == "generalization") & (table["reference"] == "gain")])
+    rows = table[(table["score"] == "generalization") & (table["reference"] == "gain")]
     known: list[str] = []
     unknown: list[str] = []
-    for name, row in rows:
+    for row in rows.to_dict("records"):
+        name = names[_key(row)]
         if row["status"] != "defined" or not number(row[RANKED_SHARE]) > 0:
             unknown.append(name)
             continue
@@ -106,15 +123,15 @@ def _fewest_sentences(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _inflection_sentences(comparison: Comparison) -> list[str]:
+def _inflection_sentences(comparison: Comparison, names: Names) -> list[str]:
     found: list[str] = []
     none: list[str] = []
     untested: list[str] = []
     drops = comparison.dataset_inflections.sort_values(
         [*KEYS, "score"], ascending=[*[True] * len(KEYS), False], ignore_index=True
     )  # memorization first
-    for name, row in _named(drops):
-        text = f"{row['score']} of {name}"
+    for row in drops.to_dict("records"):
+        text = f"{row['score']} of {names[_key(row)]}"
         if row["seeds_tested"] == 0:
             untested.append(text)
         elif row["detected"]:
@@ -131,7 +148,16 @@ def _inflection_sentences(comparison: Comparison) -> list[str]:
             none.append(text)
     sentences: list[str] = []
     if found:
-        sentences.append(f"Curves begin to drop: {_listed(found)}.")
+        tested = len(found) + len(none)
+        chance = (
+            f"; of {tested} without any drop, up to {ALPHA * tested:.2g} would be expected to"
+            if tested >= _MANY_TESTS
+            else ""
+        )
+        sentences.append(
+            f"{len(found)} of {tested} curves begin to drop (each tested at {ALPHA:.0%}"
+            f"{chance}): {_listed(found)}.".replace("%", " %")
+        )
     if none:
         every = "any curve" if len(none) == len(drops) else _listed(none)
         sentences.append(
@@ -143,21 +169,22 @@ def _inflection_sentences(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def _first_sentences(first: pd.DataFrame) -> list[str]:
+def _first_sentences(first: pd.DataFrame, names: Names) -> list[str]:
     """Say what goes first by the fewest parameters that keep 90 % of the gain."""
-    rows = _named(first[first["measure"] == f"{RANKED_SHARE} of gain"])
+    of_gain = first[first["measure"] == f"{RANKED_SHARE} of gain"].to_dict("records")
+    rows = [(names[_key(row)], row) for row in of_gain]
     parts: list[str] = []
     for score in SCORES:
         other = SCORES[1 - SCORES.index(score)]
-        names = [name for name, row in rows if row["verdict"] == f"{score} first"]
-        if names:
-            parts.append(f"{score} is lost before {other} in {_listed(names)}")
+        where = [name for name, row in rows if row["verdict"] == f"{score} first"]
+        if where:
+            parts.append(f"{score} is lost before {other} in {_listed(where)}")
     same = [name for name, row in rows if row["verdict"] == "not told apart"]
     if same:
         parts.append(f"the two are not told apart in {_listed(same)}")
     open_ = [name for name, row in rows if str(row["verdict"]).startswith(UNDEFINED)]
     if open_:
-        parts.append(f"no answer can be given for {_listed(open_)} (the comparison says why)")
+        parts.append(f"no answer can be given for {_listed(open_)} (said below the curves)")
     return [f"As parameters vanish (90 % of the gain kept, paired by seed): {'; '.join(parts)}."]
 
 
@@ -187,14 +214,8 @@ def number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
-def _named(table: pd.DataFrame) -> list[tuple[str, Row]]:
-    rows = table.to_dict("records")
-    datasets = table.drop_duplicates(KEYS).to_dict("records")
-    names = {
-        tuple(row[key] for key in KEYS): name
-        for row, name in zip(datasets, short_names(datasets), strict=True)
-    }
-    return [(names[tuple(row[key] for key in KEYS)], row) for row in rows]
+def _key(row: Row) -> tuple[object, ...]:
+    return tuple(row[key] for key in KEYS)
 
 
 def _listed(texts: Iterable[str]) -> str:

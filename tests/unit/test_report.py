@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from analysis.report import look
 from analysis.report.glyphs import glyph
 from analysis.report.page import report
 from analysis.report.rank_chart import rank_map_series
-from analysis.report.sentences import short_names, what_you_see
+from analysis.report.sentences import dataset_names, what_you_see
 from analysis.report.series import CURVES, MEASURES, series
 from sorakit.config import BackboneConfig, GatesConfig, StageConfig, XiConfig
 from tests.support.fake_runs import write_run
@@ -177,6 +178,26 @@ def test_lead_says_what_goes_first(tmp_path: Path) -> None:
     assert "bands their 95 % Student-t intervals: where bands overlap" in text
 
 
+def test_lead_says_how_many_drops_chance_gives(tmp_path: Path) -> None:
+    write_run(tmp_path, "path")
+    runs = load_runs([tmp_path])
+    comparison = compare(runs)
+    drop = comparison.dataset_inflections.iloc[:1].assign(
+        seeds_tested=1, p_value=0.01, drop=4.0, drop_low=3.5, drop_high=5.5
+    )
+    rows = [drop.assign(detected=index < 2) for index in range(40)]
+    many = replace(comparison, dataset_inflections=pd.concat(rows))
+    (sentence,) = [s for s in what_you_see(many, runs, runs.stages) if "begin to drop" in s]
+    text = "memorization" if "memorization" in sentence else "generalization"
+    one = (
+        f"{text} of pydoc_topic below 10k parameters [3.16k, 316k] (p = 0.01, a place hardly known)"
+    )
+    assert sentence == (
+        "2 of 40 curves begin to drop (each tested at 5 %; of 40 without any drop, up to 2 would "
+        f"be expected to): {one} and {one}."
+    )
+
+
 def test_lead_counts_what_is_left_out_and_unfinished(tmp_path: Path) -> None:
     write_run(tmp_path, "path", state="running")
     write_run(tmp_path, "path", seed=1, num_stages=1)
@@ -195,9 +216,8 @@ def test_names_hold_what_tells_datasets_apart(tmp_path: Path) -> None:
     write_run(tmp_path, "path", task="mrpc")
     write_run(tmp_path, "path", task="cola", gates=GatesConfig(gate_lr=0.1))
     write_run(tmp_path, "path", task="cola", gates=GatesConfig(gate_lr=0.3))
-    rows = compare(load_runs([tmp_path])).table.drop_duplicates(["task", "variant"])
-    names = short_names(rows.to_dict("records"))
-    assert names == ["cola (gates.gate_lr=0.1)", "cola (gates.gate_lr=0.3)", "mrpc"]
+    names = dataset_names(compare(load_runs([tmp_path])).table)
+    assert list(names.values()) == ["cola #1", "cola #2", "mrpc"]
 
 
 # tables behind the curves
@@ -234,12 +254,10 @@ def test_floor_is_in_percent_of_the_dense_path(tmp_path: Path) -> None:
     stages, _ = loaded(tmp_path)
     references = series(stages, undefined_gains=set()).references
     floor = references[references["role"] == "floor"].set_index("curve")
-    by_seed = stages.set_index(["role", "seed", "stage"])
+    first = stages[stages["stage"] == 0].set_index("role")
     for score in SCORES:
-        shares = [
-            100 * by_seed.loc[("floor", seed, 0), score] / by_seed.loc[("path", seed, 0), score]
-            for seed in range(2)
-        ]
+        of_floor, of_path = (first.loc[[r], score].to_numpy(float) for r in ("floor", "path"))
+        shares = 100 * of_floor / of_path  # both by seed
         assert floor.loc[score, "percent"] == pytest.approx(np.mean(shares))
         assert floor.loc[score, "gain"] == 0
 
