@@ -90,7 +90,6 @@ def block_text(dataset: Dataset) -> dict[str, Any]:
     """Return what the page says of one dataset."""
     first = dataset.rows[0]
     seeds = int(str(first["seeds"]))
-    controls = sorted(set(dataset.stages["role"]) - {PATH})
     several = "" if seeds > 1 else ": no interval over seeds"
     return {
         "key": dataset.key,
@@ -103,7 +102,6 @@ def block_text(dataset: Dataset) -> dict[str, Any]:
         "missing": missing_controls(dataset.stages),
         "interval_notes": [_capital(note) for note in interval_notes(dataset.rows)],
         "undefined_gains": sorted(_undefined_gains(dataset)),
-        "controls": controls,
         "shares": [
             {
                 "score": row["score"],

@@ -80,7 +80,6 @@ def report(runs: RunSet) -> Page:
         datasets=[block_text(d) for d in datasets],
         measures=MEASURES,
         curves=[_legend(curve) for curve in CURVES if curve != GAP],
-        gap=_legend(GAP),
         roles=[
             {**_legend(role), "shown": role in look.SHOWN_ROLES}
             for role in (FLOOR, HOLD_DENSE, *roles)
