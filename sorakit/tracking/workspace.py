@@ -161,7 +161,7 @@ def runset_settings() -> Any:
     ]
     return ws.RunsetSettings(
         groupby=[ws.Metric(_DATASET)],
-        filters=[ws.Metric("JobType") == PATH],
+        filters=ws.And(ws.Metric("JobType") == PATH),
         pinned_columns=["run:displayName", *(f"summary:{column}" for column in columns)],
     )
 

@@ -79,7 +79,9 @@ def test_failed_run_does_not_stop_the_others(hub, tmp_path, capsys):
 
 def test_interrupted_and_killed_sweep_goes_on(hub, tmp_path):
     out = tmp_path / "out"
-    file = write_sweep(hub, tmp_path / "sweep.yaml", seed=1)
+    # Long enough that it is still training when it is killed, on a fast machine too.
+    dense = {"max_epochs": 80, "patience": 80}
+    file = write_sweep(hub, tmp_path / "sweep.yaml", seed=1, dense=dense)
     [job] = jobs_of(file, out)
 
     sweep = start(file, out)
