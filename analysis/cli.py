@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import style
+from analysis.compare import compare
+from analysis.compare_text import csv_text, latex_table, print_comparison
 from analysis.curves import BANDS, SCORES, SHARES, count_spacing, summary
 from analysis.figures import curve_figure, rank_map_figure
 from analysis.frozen import freeze
@@ -25,6 +27,7 @@ from analysis.load import (
     load_runs,
     require_path_run,
 )
+from analysis.report.page import report
 
 _PLAIN_WIDTH = 120  # columns when the output is a file or a pipe
 
@@ -43,6 +46,8 @@ Runs that cannot be used are listed with the reason."""
 _EPILOG = """\
 examples:
   python -m analysis summary runs
+  python -m analysis compare runs --csv compare.csv --latex compare.tex
+  python -m analysis report  runs --out report.html
   python -m analysis figures runs/pydoc_topic runs/mrpc --out figures
   python -m analysis freeze  runs --out paper_figs/data && python -m paper_figs"""
 
@@ -58,6 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     try:
+        if args.verb == "compare":
+            _compare(console, args.runs, csv=args.csv, latex=args.latex)
+            return 0
+        if args.verb == "report":
+            _report(console, args.runs, out=args.out)
+            return 0
         out = _checked_out(args.out) if "out" in args else None
         runs = load_runs(args.runs)
         if out is None:
@@ -82,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     texts = {
+        "compare": "compare datasets: fewest parameters, inflections, what goes first, rankings",
         "summary": "print dense score, floor and how few parameters keep 99 to 50 % of dense",
+        "report": "write one self-contained HTML page: curves, comparison, rank maps, runs",
         "figures": "draw score curves and rank maps: curves.pdf/.png, rank_maps.pdf/.png",
         "freeze": "write the tables behind the figures as CSV, with their sources (sources.json)",
     }
@@ -96,7 +109,23 @@ def _parser() -> argparse.ArgumentParser:
             metavar="RUNS",
             help="run folder, or a folder with run folders at any depth below it",
         )
-        if verb != "summary":
+        if verb == "compare":
+            for name, what in (("csv", "a CSV file"), ("latex", "a LaTeX tabular")):
+                command.add_argument(
+                    f"--{name}",
+                    type=Path,
+                    metavar="FILE",
+                    help=f"write the table of shares as {what} too; replaced if it exists",
+                )
+        elif verb == "report":
+            command.add_argument(
+                "--out",
+                required=True,
+                type=Path,
+                metavar="FILE",
+                help="the page, for example report.html; replaced if it exists",
+            )
+        elif verb != "summary":
             command.add_argument(
                 "--out",
                 required=True,
@@ -135,14 +164,55 @@ def _write(console: Console, verb: str, runs: RunSet, out: Path) -> None:
         console.print(f"wrote {file}")
 
 
+def _compare(
+    console: Console, paths: Sequence[Path], *, csv: Path | None, latex: Path | None
+) -> None:
+    for option, file in (("csv", csv), ("latex", latex)):
+        _check_file(option, file)
+    runs = load_runs(paths, with_ranks=False)
+    comparison = compare(runs)
+    left_out = {path for path, _ in comparison.excluded}
+    used = runs.runs[[Path(path) not in left_out for path in runs.runs["path"]]]
+    _print_used(console, used, comparison.excluded, comparison.notes)
+    print_comparison(console, comparison)
+    for file, text in ((csv, csv_text), (latex, latex_table)):
+        if file is not None:
+            file.write_text(text(comparison), "utf-8")
+            console.print(f"wrote {file}")
+
+
+def _report(console: Console, paths: Sequence[Path], *, out: Path) -> None:
+    _check_file("out", out)
+    runs = load_runs(paths)
+    page = report(runs)
+    out.write_text(page.html, "utf-8")
+    _print_used(console, page.used, page.excluded, page.notes)
+    console.print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)")
+
+
+def _check_file(option: str, file: Path | None) -> None:
+    """Refuse a file that cannot be written, before anything is computed."""
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        raise ValueError(f"`--{option}` must be a file in an existing folder, got {str(file)!r}.")
+
+
 def _print_runs(console: Console, runs: RunSet) -> None:
-    counts = runs.runs["role"].value_counts()
+    _print_used(console, runs.runs, runs.excluded, comparability_notes(runs.runs))
+
+
+def _print_used(
+    console: Console,
+    used: pd.DataFrame,
+    excluded: Sequence[tuple[Path, str]],
+    notes: Sequence[str],
+) -> None:
+    counts = used["role"].value_counts()
     others = sorted(set(counts.index) - {PATH, FLOOR, HOLD_DENSE})
     roles = ", ".join(f"{counts.get(r, 0)} {r}" for r in (PATH, FLOOR, HOLD_DENSE, *others))
-    console.print(f"{len(runs.runs)} runs used ({roles}), {len(runs.excluded)} left out")
-    for path, reason in runs.excluded:
+    console.print(f"{len(used)} runs used ({roles}), {len(excluded)} left out")
+    for path, reason in excluded:
         console.print(f"  left out {path}: {reason}")
-    for note in comparability_notes(runs.runs):
+    for note in notes:
         console.print(f"  note: {note}")
 
 

@@ -1,11 +1,12 @@
-"""Pure functions on stage tables: floors, gain retained, fewest parameters, spacing of counts."""
+"""Pure functions on stage tables: floors, gain retained, curves over seeds, spacing of counts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from analysis.intervals import student_t_interval
 from analysis.load import FLOOR, HOLD_DENSE, PATH, SEED_KEYS
 from sorakit.records import sparsest_keeping
 
@@ -155,16 +156,111 @@ def area_under_curve(path: pd.DataFrame, column: str, *, down_to: float = 0.01) 
     if not 0 < down_to < 1:
         raise ValueError(f"`down_to` must be in (0, 1), got {down_to}.")
     dense = path.loc[path["stage"] == 0, "num_nonzero_params"]
-    points = path[path["num_nonzero_params"] > 0]
-    means = points.groupby("num_nonzero_params")[column].agg(lambda v: v.mean(skipna=False))
-    if dense.empty or means.isna().any() or means.index.min() > down_to * dense.iloc[0]:
+    x, y = curve_points(path, column)
+    if dense.empty or not len(x):
         return float("nan")
-    x = np.log10(means.index.to_numpy(dtype=float))
-    high = float(np.log10(dense.iloc[0]))
+    return float(area_weights(x, float(dense.iloc[0]), down_to=down_to) @ y)
+
+
+def area_weights(x: np.ndarray, dense: float, *, down_to: float = 0.01) -> np.ndarray:
+    """Return the weight of each point of a curve in `area_under_curve`, `(points,)`.
+
+    NaN where the points do not reach down that far.
+
+    Args:
+        x: log10 of distinct non-zero counts, rising.
+        dense: Count of the dense stage.
+        down_to: Lower end, as a share of `dense`.
+    """
+    high = float(np.log10(dense))
     low = high + float(np.log10(down_to))
+    if 10 ** x[0] > down_to * dense:
+        return np.full(len(x), np.nan)
     grid = np.union1d(x[(x > low) & (x < high)], [low, high])
-    values = np.interp(grid, x, means.to_numpy(dtype=float))
-    return float(np.trapezoid(values, grid) / (high - low))
+    gaps = np.diff(grid)
+    trapezoid = (np.r_[gaps, 0.0] + np.r_[0.0, gaps]) / 2
+    joined = np.stack([np.interp(grid, x, unit) for unit in np.eye(len(x))])
+    return joined @ trapezoid / (high - low)
+
+
+def with_gap(stages: pd.DataFrame) -> pd.DataFrame:
+    """Add `gap` and `loss_gap`: memorization - generalization, and the losses the other way round.
+
+    Both are 0 where held-out examples fare as well as training examples, and grow with what was
+    only memorised.
+    """
+    return stages.assign(
+        gap=stages["memorization"] - stages["generalization"],
+        loss_gap=stages["generalization_loss"] - stages["memorization_loss"],
+    )
+
+
+def curve_points(run: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return log10 of the distinct non-zero counts of one run, rising, and the mean of `column`.
+
+    A stage without parameters has no logarithm and is left out; a missing value makes its point
+    NaN.
+    """
+    counts = run["num_nonzero_params"].to_numpy(dtype=float)
+    values = run[column].to_numpy(dtype=float)
+    distinct, index = np.unique(counts[counts > 0], return_inverse=True)
+    sums = np.bincount(index, weights=values[counts > 0], minlength=len(distinct))
+    return np.log10(distinct), sums / np.bincount(index, minlength=len(distinct))
+
+
+def values_at(run: pd.DataFrame, column: str, counts: Sequence[float]) -> np.ndarray:
+    """Return `column` of one run at `counts`, on straight lines between its points in log10.
+
+    NaN outside of what was measured: nothing is extrapolated.
+
+    Args:
+        run: Stages of one run.
+        column: Column of `run`.
+        counts: Non-zero parameters, > 0.
+    """
+    x, y = curve_points(run, column)
+    if not len(x):
+        return np.full(len(counts), np.nan)
+    # an end of the curve, written as a count, must not fall out of it by rounding
+    at = np.log10(np.asarray(counts, dtype=float))
+    at = np.where(np.isclose(at, x[0], rtol=0, atol=1e-9), x[0], at)
+    at = np.where(np.isclose(at, x[-1], rtol=0, atol=1e-9), x[-1], at)
+    return np.interp(at, x, y, left=np.nan, right=np.nan)
+
+
+def mean_curve(stages: pd.DataFrame, column: str, *, num_points: int = 40) -> pd.DataFrame:
+    """Return the mean of `column` over the runs of `stages`, with its interval, on one log grid.
+
+    The grid covers what every run covers, so the mean is over the same runs everywhere.
+
+    Args:
+        stages: Path runs of one dataset, one a seed, with `column`; see `with_gain_retained` and
+            `with_gap`.
+        column: memorization, generalization, gap, or their percent, gain retained and losses.
+        num_points: Points of the grid, evenly spaced in log10.
+
+    Returns:
+        Columns `num_nonzero_params`, `mean`, `low`, `high` (95 % Student-t) and `seeds`; no row if
+        the runs have no range in common.
+    """
+    runs = [run for _, run in stages.groupby("run_id", sort=True)]
+    ranges = [curve_points(run, column)[0] for run in runs]
+    low = max((float(10 ** x[0]) for x in ranges if len(x)), default=1.0)
+    high = min((float(10 ** x[-1]) if len(x) else 0.0 for x in ranges), default=0.0)
+    if low > high:
+        return pd.DataFrame(columns=["num_nonzero_params", "mean", "low", "high", "seeds"])
+    grid: list[float] = np.geomspace(low, high, num_points).tolist()
+    values = np.stack([values_at(run, column, grid) for run in runs])
+    intervals = [student_t_interval(point.tolist()) for point in values.T]
+    return pd.DataFrame(
+        {
+            "num_nonzero_params": grid,
+            "mean": [interval.mean for interval in intervals],
+            "low": [interval.low for interval in intervals],
+            "high": [interval.high for interval in intervals],
+            "seeds": [interval.count for interval in intervals],
+        }
+    )
 
 
 def _one_a_seed(rows: pd.DataFrame, role: str) -> pd.DataFrame:

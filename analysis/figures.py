@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from analysis import style
+from analysis.count_axis import count_axis
 from analysis.curves import (
     SCORES,
     flickering_stages,
@@ -91,7 +92,7 @@ def draw_curve(ax: Axes, stages: pd.DataFrame) -> None:
     _note_flickering(ax, paths)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     ax.set_xlabel("Non-zero adapter parameters")
-    ax.set_ylabel(_metric_label(str(paths["metric"].iloc[0])))
+    ax.set_ylabel(metric_label(str(paths["metric"].iloc[0])))
 
 
 def curve_figure(stages: pd.DataFrame) -> Figure:
@@ -224,37 +225,22 @@ def short_matrix_names(matrices: Iterable[str]) -> dict[str, str]:
 
 def _prepare_axis(ax: Axes, counts: np.ndarray) -> float:
     """Set up the logarithmic x axis; return where a count of 0 is drawn."""
-    nonzero = counts[counts > 0]
-    low, high = (nonzero.min(), nonzero.max()) if len(nonzero) else (1.0, 10.0)
-    decades = max(np.log10(high / low), 0.3)
-    has_zero = bool((counts == 0).any())
-    zero_position = low / 10 ** (0.16 * decades)
-    left = zero_position if has_zero else low
+    axis = count_axis(counts.tolist())
     ax.set_xscale("log")
-    ax.set_xlim(left / 10 ** (0.05 * decades), high * 10 ** (0.11 * decades))
-    ticks, minor = _log_ticks(low, high)
-    positions = [zero_position, *ticks] if has_zero else ticks
-    labels = ["0", *map(_compact, ticks)] if has_zero else [_compact(tick) for tick in ticks]
-    ax.set_xticks(positions, labels)
-    ax.xaxis.set_minor_locator(FixedLocator(minor))
+    ax.set_xlim(axis.left, axis.right)
+    labels = [compact(tick) for tick in axis.ticks]
+    if axis.has_zero:
+        ax.set_xticks([axis.zero, *axis.ticks], ["0", *labels])
+        _draw_break(ax, at=axis.zero_break)
+    else:
+        ax.set_xticks(axis.ticks, labels)
+    ax.xaxis.set_minor_locator(FixedLocator(axis.minor))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    if has_zero:
-        _draw_break(ax, at=low / 10 ** (0.08 * decades))
-    return float(zero_position)
+    return axis.zero
 
 
-def _log_ticks(low: float, high: float) -> tuple[list[float], list[float]]:
-    """Return major and minor ticks in [low, high]: decades, or 1-2-5 steps where those are few."""
-    exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    minor = [m * 10.0**e for e in exponents for m in range(1, 10) if low <= m * 10.0**e <= high]
-    for steps in ((1,), (1, 3), (1, 2, 5)):
-        major = [s * 10.0**e for e in exponents for s in steps if low <= s * 10.0**e <= high]
-        if len(major) >= 3:
-            break
-    return major or [low], minor
-
-
-def _compact(count: float) -> str:
+def compact(count: float) -> str:
+    """Return a count in three digits: 55.5k."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.3g}{suffix}"
@@ -337,7 +323,8 @@ def _note_flickering(ax: Axes, paths: pd.DataFrame) -> None:
         )
 
 
-def _metric_label(metric: str) -> str:
+def metric_label(metric: str) -> str:
+    """Return a metric's name as axes have it."""
     return _METRIC_LABELS.get(metric, metric.capitalize().replace("_", " "))
 
 

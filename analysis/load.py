@@ -1,7 +1,7 @@
 """Run folders -> tidy tables, with every run that is left out listed beside its reason."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from sorakit.records import (
     STAGES_FILE,
     STATUS_FILE,
     Run,
+    StageRecord,
     find_runs,
     is_run_folder,
     load_run,
@@ -29,13 +30,17 @@ SEED_KEYS = [*DATASET_KEYS, "seed"]
 
 DEFAULT_SETTING = "default"
 
-_FLOAT_COLUMNS = [
-    "test",
-    "memorization_percent",
-    "generalization_percent",
-    "kkt_residual",
-    "kkt_residual_se",
+_FLOAT_COLUMNS = [field.name for field in fields(StageRecord) if "None" in str(field.type)]
+_REQUIRED_COLUMNS = [
+    "num_nonzero_params",
+    "num_adapter_params",
+    "metric",
+    "memorization",
+    "generalization",
+    "memorization_loss",
+    "generalization_loss",
 ]
+_NO_VARIANT = ("task", "backbone", "trainer", "tracking", "seed", "out_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +52,17 @@ class RunSet:
         stages: One row a (run, stage): identity, role and state, then the columns of `StageRecord`.
         ranks: One row a (run, stage, module): identity, role and state, then those of `RankRecord`.
         excluded: Folder and reason of every run that is in no table.
+        configs: Run id -> resolved configuration.
     """
 
     runs: pd.DataFrame
     stages: pd.DataFrame
     ranks: pd.DataFrame
     excluded: list[tuple[Path, str]]
+    configs: dict[str, dict[str, Any]]
 
 
-def load_runs(paths: Sequence[Path]) -> RunSet:
+def load_runs(paths: Sequence[Path], *, with_ranks: bool = True) -> RunSet:
     """Read every run at or below `paths`.
 
     Runs that are not completed but have stages are kept, with their `state`. Of several folders
@@ -63,6 +70,7 @@ def load_runs(paths: Sequence[Path]) -> RunSet:
 
     Args:
         paths: Run folders, or folders that hold run folders at any depth.
+        with_ranks: Read the rank tables too, the largest part of most records.
 
     Raises:
         ValueError: If a path is no folder, or if no run below `paths` can be used.
@@ -71,7 +79,7 @@ def load_runs(paths: Sequence[Path]) -> RunSet:
     used: dict[str, Run] = {}
     for folder in _candidates(paths):
         try:
-            run = _read_usable(folder)
+            run = _read_usable(folder, with_ranks=with_ranks)
         except (ValueError, OSError, KeyError, TypeError, yaml.YAMLError) as error:
             excluded.append((folder, _reason(error)))
             continue
@@ -95,7 +103,40 @@ def load_runs(paths: Sequence[Path]) -> RunSet:
         stages=_typed_stages(_stack([run.stages for run in used.values()], identities)),
         ranks=_typed_ranks(_stack([run.ranks for run in used.values()], identities)),
         excluded=sorted(excluded),
+        configs={run_id: run.config for run_id, run in used.items()},
     )
+
+
+def variants(runs: RunSet) -> dict[str, str]:
+    """Return run id -> what sets a path run apart from the other paths of its dataset.
+
+    Options of the configuration and the method version, "" where all agree. Two runs of one seed
+    are two seeds' worth of evidence only if they are one experiment, and here they are not.
+    """
+    named: dict[str, str] = {}
+    paths = runs.runs[runs.runs["role"] == PATH]
+    for _, group in paths.groupby(DATASET_KEYS):
+        options = {
+            row["run_id"]: {
+                **_options(runs.configs[str(row["run_id"])]),
+                "method_version": row["method_version"],
+            }
+            for row in group.to_dict("records")
+        }
+        keys = sorted({key for option in options.values() for key in option})
+        different = [k for k in keys if len({str(o.get(k)) for o in options.values()}) > 1]
+        for run_id, option in options.items():
+            named[str(run_id)] = ", ".join(f"{key}={option.get(key)}" for key in different)
+    return named
+
+
+def _options(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the dotted options that make an experiment, without data, backbone and machine."""
+    options: dict[str, Any] = {}
+    for name, section in config.items():
+        if name not in _NO_VARIANT:
+            options |= {f"{name}.{key}": value for key, value in section.items()}
+    return options
 
 
 def require_path_run(stages: pd.DataFrame) -> None:
@@ -120,7 +161,8 @@ def comparability_notes(runs: pd.DataFrame) -> list[str]:
             "whose numbers differ for one configuration."
         )
     for task, group in runs.groupby("task"):
-        count = group["data_fingerprint"].nunique()
+        # one null model permutes the labels, with its seed: that is what it is for
+        count = group.loc[group["role"] != "shuffled_labels", "data_fingerprint"].nunique()
         if count > 1:
             notes.append(f"The runs of {task} saw {count} different data sets (fingerprints).")
     unfinished = runs[runs["state"] != "completed"]
@@ -148,11 +190,15 @@ def _candidates(paths: Sequence[Path]) -> list[Path]:
     return sorted(found.values())
 
 
-def _read_usable(folder: Path) -> Run:
-    run = load_run(folder)
+def _read_usable(folder: Path, *, with_ranks: bool) -> Run:
+    run = load_run(folder, with_ranks=with_ranks)
     if run.stages.empty:
         error = run.status.get("error")
         raise ValueError(f"{run.state}, no finished stage" + (f": {error}" if error else ""))
+    missing = run.stages[_REQUIRED_COLUMNS].isna().any()
+    if missing.any():
+        names = ", ".join(missing.index[missing])
+        raise ValueError(f"{STAGES_FILE} mixes schemas: {names} missing in some of its stages")
     _identity(run)  # a run that cannot be named cannot be used
     return run
 
@@ -215,12 +261,16 @@ def _source(run: Run) -> dict[str, Any]:
 
 
 def _stack(tables: list[pd.DataFrame], identities: list[dict[str, Any]]) -> pd.DataFrame:
-    rows = [
-        {**identity, **record}
+    labelled = [
+        table.assign(**identity)
         for table, identity in zip(tables, identities, strict=True)
-        for record in table.to_dict("records")
+        if not table.empty
     ]
-    return pd.DataFrame(rows)
+    if not labelled:
+        return pd.DataFrame()
+    stacked = pd.concat(labelled, ignore_index=True)
+    names = list(identities[0])
+    return stacked[[*names, *(column for column in stacked if column not in names)]]
 
 
 def _typed_stages(stages: pd.DataFrame) -> pd.DataFrame:

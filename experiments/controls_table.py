@@ -8,28 +8,25 @@ control, its difference to the path of the same seed.
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from analysis.curves import SCORES
+from analysis.curves import SCORES, values_at
 from analysis.load import FLOOR, HOLD_DENSE, PATH, load_runs
 from experiments.runner import RESULTS
 
+FILE = "controls.md"
 SHARES = (0.5, 0.2, 0.05, 0.01)
 NOT_MEASURED = "-"
 
 
 def scores_at_shares(run: pd.DataFrame) -> dict[tuple[str, float], float]:
     """Return (score, share of the dense count) -> score; NaN outside of what was measured."""
-    points = run[run["num_nonzero_params"] > 0].groupby("num_nonzero_params")[SCORES].mean()
-    x = np.log10(points.index.to_numpy(dtype=float))
-    dense = np.log10(float(run["num_adapter_params"].max()))
+    dense = float(run["num_adapter_params"].max())
+    counts = [share * dense for share in SHARES]
     return {
-        (score, share): float(
-            np.interp(dense + np.log10(share), x, points[score], left=np.nan, right=np.nan)
-        )
+        (score, share): value
         for score in SCORES
-        for share in SHARES
+        for share, value in zip(SHARES, values_at(run, score, counts).tolist(), strict=True)
     }
 
 
@@ -80,7 +77,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="?", type=Path, default=RESULTS / "controls")
     args = parser.parse_args()
     text = markdown(table(args.runs))
-    (args.runs / "table.md").write_text(text, "utf-8")
+    (args.runs / FILE).write_text(text, "utf-8")
     print(text)
 
 

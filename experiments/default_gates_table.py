@@ -11,14 +11,17 @@ pass; CPU seconds a run.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from analysis.curves import SCORES, area_under_curve, flickering_stages, with_gain_retained
 from analysis.load import PATH, load_runs
 from experiments.runner import RESULTS
+from sorakit.config import GatesConfig
 from sorakit.records import load_run
 
+FILE = "gates.md"
 POINT = ["gate_lr", "scale", "averaging"]
 
 
@@ -30,7 +33,9 @@ def run_table(folder: Path) -> pd.DataFrame:
     for info in runs.runs[runs.runs["role"] == PATH].to_dict("records"):
         run = load_run(info["path"])
         path = stages[stages["run_id"] == info["run_id"]]
-        row = {key: run.config["gates"][key] for key in POINT}
+        gates = GatesConfig(**run.config["gates"])
+        row: dict[str, Any] = {"gate_lr": gates.gate_lr, "scale": gates.scale}
+        row["averaging"] = gates.gradient_averaging  # null stands for a number
         row |= {"task": info["task"], "seed": info["seed"]}
         for score in SCORES:
             row[score] = area_under_curve(path, f"{score}_gain_retained")
@@ -93,7 +98,7 @@ def main() -> None:
         for task, part in table.groupby("task"):
             print(f"\n{task}\n{markdown(summarise(part))}")
     text = markdown(summarise(table))
-    (args.runs / "table.md").write_text(text, "utf-8")
+    (args.runs / FILE).write_text(text, "utf-8")
     print(text)
 
 

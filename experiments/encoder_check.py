@@ -14,6 +14,8 @@ from sorakit.training.run import run
 
 CONFIG = Path(__file__).parent / "embedded.yaml"
 SEEDS = (0, 1, 2)
+GATES = ["--gates.scale=free", "--gates.averaging=0", "--gates.gate_lr=8", "--xi.first=4e-2"]
+"""The gates of `embedded.yaml` when the committed records were made."""
 
 
 def main() -> None:
@@ -28,7 +30,9 @@ def main() -> None:
         scores = []
         for seed in SEEDS:
             options = [f"--backbone.random_init={random_init}", f"--seed={seed}"]
-            options += ["--xi.num_stages=1", f"--trainer.num_threads={args.threads}"]
+            options += ["--xi.spacing=geometric", "--xi.num_stages=1", "--stage.kkt_examples=0"]
+            options += GATES
+            options.append(f"--trainer.num_threads={args.threads}")
             config = parse_run_config(["--config", str(CONFIG), *options])
             path = run(below(args.out, config)).path
             keep_records([path], RESULTS / "encoder_check")

@@ -1,9 +1,9 @@
 """The two finalists of `default_gates` and the controls of Algorithm 1, on a real task.
 
 all-MiniLM-L6-v2 on MRPC, 3 seeds: gate_lr 1 and 3 in unit scale with averaged gradients; the floor;
-then, with the default gates, the null model `random_gradient` and, forked from the path's dense
-stage (bit for bit their own), `hold_dense` and `random_mask` with stages as long as those of the
-path on average. Runs that are complete are not repeated; records without weights go to
+then, with the default gates, `hold_dense` and `random_mask`, forked from the path's dense stage
+(bit for bit their own), with stages as long as those of the path on average; the null model
+`random_gradient`. Runs that are complete are not repeated; records without weights go to
 `experiments/results/mrpc_minilm`. The tables: `python -m experiments.default_gates_table` and
 `python -m experiments.controls_table`, each with that folder as argument.
 """
@@ -42,12 +42,13 @@ def main() -> None:
     seeds = range(args.seeds)
     finalists = [path_config(seed, gate_lr=gate_lr) for seed in seeds for gate_lr in FINALISTS]
     paths = [path_config(seed, gate_lr=DEFAULT) for seed in seeds]
-    null = [replace(path, stage=replace(path.stage, control="random_gradient")) for path in paths]
-    alone = [*finalists, *(floor_of(path) for path in paths), *null]
+    alone = [*finalists, *(floor_of(path) for path in paths)]
     done = run_all([below(args.out, config) for config in alone], workers=args.workers)
     sources = [below(args.out, path) for path in paths]
     forks = control_forks(sources, ["hold_dense", "random_mask"], out=args.out)
     done += fork_all(forks, workers=args.workers)
+    null = [replace(path, stage=replace(path.stage, control="random_gradient")) for path in paths]
+    done += run_all([below(args.out, config) for config in null], workers=args.workers)
     keep_records(done, RESULTS / "mrpc_minilm")
 
 

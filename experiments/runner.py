@@ -1,6 +1,5 @@
 """Runs a list of configurations one after the other, and keeps the records of finished ones."""
 
-import json
 import multiprocessing
 import shutil
 from collections.abc import Iterable
@@ -9,28 +8,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sorakit.config import NULL_MODELS, RunConfig
+from sorakit.config import RunConfig
+from sorakit.options import run_config
 from sorakit.records import (
     ADAPTERS_DIR,
     CHECKPOINTS_DIR,
     EXAMPLES_FILE,
-    META_FILE,
-    RANKS_FILE,
-    STAGES_FILE,
-    STEPS_FILE,
-    TIMINGS_FILE,
+    LOCK_FILE,
+    LOG_FILE,
     TRACKING_DIR,
     RunWriter,
-    config_to_dict,
+    check_run_folder,
+    dense_config,
     is_complete,
     is_run_folder,
     load_run,
     run_id,
     run_path,
-    stage_name,
 )
-from sorakit.training.checkpoint import DENSE_CHECKPOINT
-from sorakit.training.run import check_run_folder, run
+from sorakit.training.dense import start_after_dense
+from sorakit.training.run import run
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -93,9 +90,8 @@ def run_after_dense(source: Path, config: RunConfig) -> Path:
 
     Args:
         source: Run folder with the checkpoint of its dense stage.
-        config: May differ from the source only in what comes after the dense stage: the levels
-            and the `stage` section, without `stage.lr_factor` and the null models, which differ
-            from the first step on.
+        config: May differ from the source only in what comes after the dense stage
+            (`sorakit.records.dense_config`).
 
     Raises:
         ValueError: If the dense stages are not the same.
@@ -103,25 +99,15 @@ def run_after_dense(source: Path, config: RunConfig) -> Path:
     path = run_path(config)
     if not is_run_folder(path):
         loaded = load_run(source)
-        if _before_sparsifying(loaded.config) != _before_sparsifying(config_to_dict(config)):
+        if _dense_config(loaded.config) != dense_config(config):
             raise ValueError(
                 f"`source` must have the dense stage of `config`, got {str(source)!r}."
             )
-        (path / CHECKPOINTS_DIR).mkdir(parents=True)
-        for name in (DENSE_CHECKPOINT, "step_000000000.ckpt"):  # to fork from, and to go on from
-            shutil.copyfile(
-                source / CHECKPOINTS_DIR / DENSE_CHECKPOINT, path / CHECKPOINTS_DIR / name
-            )
-        dense = stage_name(0)
-        shutil.copytree(source / ADAPTERS_DIR / dense, path / ADAPTERS_DIR / dense)
-        for name in (EXAMPLES_FILE, RANKS_FILE, STAGES_FILE, STEPS_FILE, TIMINGS_FILE):
-            if (source / name).exists():  # no steps in older records
-                shutil.copyfile(source / name, path / name)
+        path.mkdir(parents=True)
         writer = RunWriter(path)
-        writer.keep_stages(1)
         writer.write_config(config)
-        meta = json.loads((source / META_FILE).read_text("utf-8"))
-        writer.write_meta({**meta, "run_id": run_id(config), "dense_stage_of": loaded.run_id})
+        writer.write_meta({**loaded.meta, "run_id": run_id(config)})
+        start_after_dense(source, path, maker=loaded.run_id)
     return run(config).path
 
 
@@ -142,18 +128,12 @@ def keep_records(paths: Iterable[Path], results: Path, *, examples: bool = True)
             raise ValueError(f"`paths` must be completed runs, got {str(path)!r} ({loaded.state}).")
         target = results / loaded.run_id
         if not target.exists():
-            left_out = [ADAPTERS_DIR, CHECKPOINTS_DIR, TRACKING_DIR, "*.part"]
+            left_out = [ADAPTERS_DIR, CHECKPOINTS_DIR, TRACKING_DIR, LOCK_FILE, LOG_FILE, "*.part"]
             left_out += [] if examples else [EXAMPLES_FILE]
             ignore = shutil.ignore_patterns(*left_out)
             shutil.copytree(path, target, ignore=ignore)
 
 
-def _before_sparsifying(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a configuration that decides the dense stage."""
-    later = {"out_dir": None, "tracking": None, "xi": {"start": config["xi"]["start"]}}
-    control = config["stage"]["control"]
-    stage = {
-        "lr_factor": config["stage"]["lr_factor"],
-        "null_model": control if control in NULL_MODELS else None,
-    }
-    return {**config, **later, "stage": stage}
+def _dense_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return `dense_config` of a configuration that was read from a run folder."""
+    return dense_config(run_config(config))

@@ -1,18 +1,19 @@
 """Command line: parse, call; nothing else.
 
 Every command imports what it needs: `--help` takes a fraction of a second, and only `run` imports
-torch.
+torch (the runs of a sweep are processes of their own).
 """
 
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from sorakit.config import RunConfig
+from sorakit.options import one_line, run_config
 
 _FAILED = 1
 _USER_ERROR = 2
@@ -32,11 +33,23 @@ _RUN_EPILOG = """examples:
   sorakit run --config experiments/glue_minilm.yaml --print_config"""
 
 
+_SWEEP_DESCRIPTION = """Run every point of a grid. A sweep file holds options of `run` and the lists
+grid, zip and points, of which the points are the product; later files are overlays. Every point is
+checked before anything runs. Finished runs are skipped and broken ones go on, so the same command
+resumes a sweep, and a wider grid only adds. Runs that differ only after the dense stage
+train it once. A failed run does not stop the others."""
+
+_SWEEP_EPILOG = """examples:
+  sorakit sweep --config experiments/sweeps/fig2_small.yaml --dry-run
+  sorakit sweep --config experiments/sweeps/fig2_small.yaml --workers 2
+  sorakit sweep --config SWEEP.yaml --engine ray --gpus-per-run 0.25   # docs/cluster.md"""
+
+
 class _Parser(ArgumentParser):
     """Reports a mistake in one sentence, with exit code 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002  # jsonargparse's signature
-        _fail(_one_sentence(message))
+        _fail(one_line(message))
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -52,13 +65,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     options = _parser().parse_args(None if argv is None else list(argv))
     command = options.subcommand
     try:
-        _COMMANDS[command](options[command])
+        code = _COMMANDS[command](options[command])
     except ValueError as error:
         _fail(str(error))
+    except OSError as error:  # a full disk, above all
+        sys.stderr.write(f"sorakit: error: {error}\n")
+        sys.exit(_FAILED)
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted. The same command goes on from the last checkpoint.\n")
         sys.exit(_INTERRUPTED)
-    sys.exit(0)
+    sys.exit(code)
 
 
 def parse_run_config(argv: Sequence[str]) -> RunConfig:
@@ -71,6 +87,12 @@ def parse_run_config(argv: Sequence[str]) -> RunConfig:
     return _to_config(_parser().parse_args(["run", *argv]).run)
 
 
+def _to_config(options: Namespace) -> RunConfig:
+    values = options.as_dict()
+    values.pop("config", None)
+    return run_config(values)
+
+
 def _parser() -> ArgumentParser:
     parser = _Parser(prog="sorakit", description=_DESCRIPTION)
     commands = parser.add_subcommands(required=True)
@@ -78,9 +100,15 @@ def _parser() -> ArgumentParser:
     run.add_argument("--config", action="config", help="YAML file with options of `run`.")
     run.add_class_arguments(RunConfig, as_group=False)
     commands.add_subcommand("run", run, help="run Algorithm 1 on one dataset")
-    status = _Parser(description="Tell what became of every run at or below a folder.")
+    commands.add_subcommand("sweep", _sweep_parser(), help="run every point of a grid")
+    status = _Parser(
+        description="Tell what became of every run at or below a folder, from the run folders "
+        "alone; the runs may be going meanwhile."
+    )
     status.add_argument("runs", metavar="RUNS", help="Folder with runs.")
-    commands.add_subcommand("status", status, help="completed, running or failed, with the error")
+    commands.add_subcommand(
+        "status", status, help="completed, running, stopped or failed, and how to go on"
+    )
     export = _Parser(
         description="Copy the pruned adapter of one stage: a plain PEFT LoRA, no sorakit needed."
     )
@@ -115,7 +143,35 @@ def _sync_parser() -> ArgumentParser:
     return parser
 
 
-def _run(options: Namespace) -> None:
+def _sweep_parser() -> ArgumentParser:
+    parser = _Parser(description=_SWEEP_DESCRIPTION, epilog=_SWEEP_EPILOG)
+    parser.add_argument(
+        "--config", action="append", type=str, help="Sweep file; several are overlays."
+    )
+    parser.add_argument("--out", type=str, default="runs", help="Folder of the run folders.")
+    parser.add_argument("--dry-run", action="store_true", help="Show the points and their cost.")
+    parser.add_argument(
+        "--engine",
+        type=Literal["local", "ray"],
+        default="local",
+        help="local: processes of this machine. ray: the cluster of RAY_ADDRESS, or this machine.",
+    )
+    parser.add_argument(
+        "--workers", type=int | None, default=None, help="Runs at a time (1; ray: what fits)."
+    )
+    parser.add_argument(
+        "--threads-per-run",
+        type=int,
+        default=1,
+        help="CPU threads of a run, where trainer.num_threads is null.",
+    )
+    parser.add_argument(
+        "--gpus-per-run", type=float, default=0.0, help="ray: GPUs of a run, for example 0.25."
+    )
+    return parser
+
+
+def _run(options: Namespace) -> int:
     config = _to_config(options)
     from sorakit.training.run import run  # torch takes seconds to import
 
@@ -124,37 +180,87 @@ def _run(options: Namespace) -> None:
         _say(f"{outcome.path} is complete already; nothing to do.")
     else:
         _say(f"Completed {outcome.path}")
+    return 0
 
 
-def _to_config(options: Namespace) -> RunConfig:
-    parser = ArgumentParser()
-    parser.add_class_arguments(RunConfig, "run")
-    values = options.as_dict()
-    values.pop("config", None)
-    return parser.instantiate(parser.parse_object({"run": values})).run
+def _sweep(options: Namespace) -> int:
+    from rich.console import Console
+
+    from sorakit.sweep.display import SweepDisplay, describe_failures, describe_plan
+    from sorakit.sweep.driver import run_sweep
+    from sorakit.sweep.plan import plan_sweep
+
+    for name in ("workers", "threads_per_run"):
+        if options[name] is not None and options[name] < 1:
+            raise ValueError(f"`--{name.replace('_', '-')}` must be >= 1, got {options[name]}.")
+    if not options.config:
+        raise ValueError("`--config` must name a sweep file, got none.")
+    plan = plan_sweep(
+        [Path(file) for file in options.config],
+        out=Path(options.out),
+        threads_per_run=options.threads_per_run,
+    )
+    workers = options.workers or 1
+    if options.dry_run:
+        _say(describe_plan(plan, workers=workers))
+        return 0
+    engine = _engine(options)
+    with SweepDisplay(plan, workers=engine.num_slots, console=Console()) as display:
+        outcome = run_sweep(plan, engine, display)
+    if outcome.failed:
+        _say(describe_failures(outcome.failed))
+        return _FAILED
+    _say(f"All {len(plan.jobs)} runs are complete below {options.out}.")
+    return 0
 
 
-def _status(options: Namespace) -> None:
+def _engine(options: Namespace) -> Any:
+    if options.engine == "local":
+        from sorakit.sweep.engines import LocalEngine
+
+        if options.gpus_per_run:
+            raise ValueError(
+                f"`--gpus-per-run` must be 0 with the local engine, got {options.gpus_per_run}. "
+                "Name the GPUs in CUDA_VISIBLE_DEVICES; the workers take them in turn."
+            )
+        return LocalEngine(workers=options.workers or 1)
+    from sorakit.sweep.ray_engine import RayEngine
+
+    return RayEngine(
+        workers=options.workers,
+        threads_per_run=options.threads_per_run,
+        gpus_per_run=options.gpus_per_run,
+    )
+
+
+def _status(options: Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from sorakit.records import find_runs, is_alive, load_run
+    from sorakit.sweep.status import count_states, run_statuses
 
-    table = Table("run", "task", "state", "stages", "parameters left", "error", box=None)
-    for path in find_runs(Path(options.runs)):
-        run = load_run(path)
-        stale = run.state == "running" and not is_alive(run.status)
-        state = "stopped (same command resumes)" if stale else run.state
-        left = "" if run.stages.empty else f"{run.stages['num_nonzero_params'].iloc[-1]:,}"
-        error = run.status["error"] or ""
-        task = run.config["task"]["name"]
-        table.add_row(str(path), task, state, str(len(run.stages)), left, error)
-    if table.row_count == 0:
+    statuses = run_statuses(Path(options.runs))
+    if not statuses:
         raise ValueError(f"`RUNS` must hold runs, got {options.runs!r}, which holds none.")
-    Console().print(table)
+    table = Table("run", "task", "state", "stages", "parameters left", "", box=None)
+    for run in statuses:
+        left = "" if run.params_left is None else f"{run.params_left:,}"
+        table.add_row(str(run.path), run.task, run.state, str(run.num_stages), left, run.detail)
+    console = Console(highlight=False)
+    console.print(f"{len(statuses)} runs: {count_states(statuses)}")
+    console.print(table)
+    for run in statuses:
+        if run.log is not None and run.state == "failed":
+            console.print(f"{run.path} failed; its log: {run.log}", markup=False, soft_wrap=True)
+    resumable = [run.resume for run in statuses if run.resume is not None]
+    if resumable:
+        console.print("To go on (or start the sweep again):")
+        for command in resumable:
+            console.print(f"  {command}", markup=False, soft_wrap=True)
+    return 0
 
 
-def _export(options: Namespace) -> None:
+def _export(options: Namespace) -> int:
     if (options.stage is None) == (options.retention is None):
         raise ValueError("`--stage` or `--retention` must be given, and not both.")
     from sorakit.records import ADAPTERS_DIR, load_run, stage_name
@@ -178,6 +284,7 @@ def _export(options: Namespace) -> None:
         f"{row['generalization']:.4f} "
         f"({row['metric']}) -> {out}"
     )
+    return 0
 
 
 def _retaining(run: Any, share: float) -> int:
@@ -198,7 +305,7 @@ def _retaining(run: Any, share: float) -> int:
     return int(stage["stage"])
 
 
-def _sync(options: Namespace) -> None:
+def _sync(options: Namespace) -> int:
     from sorakit.tracking.sync import sync
     from sorakit.tracking.workspace import require_workspaces, save_workspaces
 
@@ -211,10 +318,17 @@ def _sync(options: Namespace) -> None:
     if failed:
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         sys.stderr.write(f"sorakit: error: W&B has not taken {failed[0]}{more}; try again later.\n")
-        sys.exit(_FAILED)
+        return _FAILED
+    return 0
 
 
-_COMMANDS = {"run": _run, "status": _status, "export": _export, "sync": _sync}
+_COMMANDS = {
+    "run": _run,
+    "sweep": _sweep,
+    "status": _status,
+    "export": _export,
+    "sync": _sync,
+}
 
 
 def _say(text: str) -> None:
@@ -224,8 +338,3 @@ def _say(text: str) -> None:
 def _fail(message: str) -> NoReturn:
     sys.stderr.write(f"sorakit: error: {message}\n")
     sys.exit(_USER_ERROR)
-
-
-def _one_sentence(message: str) -> str:
-    """Return jsonargparse's message on one line, without its parser-internal prefixes."""
-    return " ".join(message.split())

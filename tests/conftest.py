@@ -13,6 +13,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # `HF_HUB_OFFLINE=0 pytest -m netw
 os.environ["HF_DATASETS_CACHE"] = f"{_SCRATCH.name}/datasets"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "agg"
+# W&B is off, in fixtures of whole modules too, and stays out of the checkout and the home folder
+# where a test turns it on.
+os.environ["WANDB_MODE"] = "disabled"  # `tracking.wandb: auto` follows it
+os.environ["WANDB_SILENT"] = "true"
+for _name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+    os.environ[_name] = f"{_SCRATCH.name}/{_name.lower()}"
+    Path(os.environ[_name]).mkdir()
 
 import hypothesis
 import numpy as np
@@ -27,17 +34,6 @@ hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 SHARED_DIR = Path(__file__).resolve().parents[2] / "shared"
-
-
-@pytest.fixture(autouse=True)
-def _offline_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep W&B off, and out of the checkout and the home folder where a test turns it on."""
-    monkeypatch.setenv("WANDB_MODE", "disabled")  # `tracking.wandb: auto` follows it
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
-        folder = Path(_SCRATCH.name) / name.lower()
-        folder.mkdir(exist_ok=True)
-        monkeypatch.setenv(name, str(folder))
 
 
 @pytest.fixture(autouse=True)

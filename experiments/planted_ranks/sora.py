@@ -37,6 +37,7 @@ class Variant:
         first: First lambda = xi / gate_lr; the dense stage has a tenth of it.
         ratio: From one level to the next.
         batch_size: Training examples a step; 0 is the full batch.
+        averaging: Weight of the past in the running average of the gate gradient.
     """
 
     update: GateUpdate
@@ -45,6 +46,7 @@ class Variant:
     first: float
     ratio: float = 1.3
     batch_size: int = 0
+    averaging: float = 0.0
 
 
 # lambda of sgd and adamw_metric is the weight of an L1 norm; noise alone dies at
@@ -56,6 +58,9 @@ SORA = {
     "adamw_unit": Variant(update="adamw", scale="unit", gate_lr=3e-3, first=0.5),
     "sgd_unit_batch256": Variant(
         update="sgd", scale="unit", gate_lr=0.1, first=0.035, batch_size=256
+    ),
+    "sgd_unit_batch256_averaged": Variant(
+        update="sgd", scale="unit", gate_lr=0.1, first=0.035, batch_size=256, averaging=0.9
     ),
     "sgd_free": Variant(update="sgd", scale="free", gate_lr=0.02, first=0.05),
     "adamw_metric_free": Variant(
@@ -101,6 +106,7 @@ class Regression(pl.LightningModule):
             "lr": self._variant.gate_lr,
             "xi": 0.0,
             "gate_update": self._variant.update,
+            "averaging": self._variant.averaging,
         }
         if self._variant.update == "released":
             gates["eps"] = RELEASED_EPS

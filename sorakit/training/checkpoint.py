@@ -5,15 +5,16 @@ The last two are kept, and the one at the end of the dense stage.
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
+from sorakit.records import DENSE_CHECKPOINT
 from sorakit.training.xi_scheduler import XiScheduler
 
-DENSE_CHECKPOINT = "dense.ckpt"
 _KEEP = 2
 _SUFFIX = ".ckpt"
 
@@ -24,18 +25,22 @@ class ResumePoint(pl.Callback):
     Args:
         folder: Where checkpoints go; made when the first one is written.
         scheduler: The run's schedule, whose step names the file.
+
+    Attributes:
+        on_dense_end: Called when the checkpoint of the dense stage is written.
     """
 
     def __init__(self, folder: Path, *, scheduler: XiScheduler) -> None:
         self._folder = folder
         self._scheduler = scheduler
+        self.on_dense_end: list[Callable[[], None]] = []
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        target = self._folder / f"step_{self._scheduler.step:09d}{_SUFFIX}"
+        target = self._folder / checkpoint_name(self._scheduler.step)
         part = target.with_suffix(".part")
         trainer.save_checkpoint(part)
         with part.open("rb") as stream:
@@ -45,9 +50,16 @@ class ResumePoint(pl.Callback):
             dense = self._folder / DENSE_CHECKPOINT
             shutil.copyfile(part, dense.with_suffix(".part"))
             dense.with_suffix(".part").replace(dense)
+            for listener in self.on_dense_end:
+                listener()
         part.replace(target)
         for old in checkpoints(self._folder)[:-_KEEP]:
             old.unlink()
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the file name of the checkpoint after `step` optimizer steps."""
+    return f"step_{step:09d}{_SUFFIX}"
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import pickle
 import signal
 import threading
@@ -19,19 +18,20 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from sorakit.backbones import load_backbone
 from sorakit.baselines import build_method
 from sorakit.config import RunConfig
+from sorakit.locks import FileLock
 from sorakit.method.prune import num_adapter_params
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
 from sorakit.records import (
     CHECKPOINTS_DIR,
-    CONFIG_FILE,
-    META_FILE,
+    DENSE_CHECKPOINT,
+    LOCK_FILE,
+    FolderInUseError,
     RunWriter,
-    is_alive,
+    check_run_folder,
     is_complete,
     is_run_folder,
     load_run,
-    read_status,
-    run_id,
+    read_meta,
     run_path,
 )
 from sorakit.tasks import load_task
@@ -39,6 +39,7 @@ from sorakit.tasks.label_noise import with_shuffled_labels
 from sorakit.tracking.live import live_tracker
 from sorakit.training.checkpoint import ResumePoint, checkpoints
 from sorakit.training.data import AdaptationData
+from sorakit.training.dense import SharedDenseStage, dense_name
 from sorakit.training.module import AdaptationModule
 from sorakit.training.progress import StageProgress
 from sorakit.training.provenance import run_meta
@@ -46,6 +47,9 @@ from sorakit.training.recorder import StageRecorder
 from sorakit.training.stationarity import Stationarity
 from sorakit.training.step_recorder import StepRecorder
 from sorakit.training.xi_scheduler import TRAINER_OPTIONS, XiScheduler
+
+_LOCK_PATIENCE = 2.0
+"""Seconds: somebody who looks who holds the lock of a run folder takes it for a moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +65,19 @@ class RunOutcome:
     action: Literal["completed", "skipped"]
 
 
-def run(config: RunConfig, *, show_progress: bool = True) -> RunOutcome:
+def run(
+    config: RunConfig, *, show_progress: bool = True, dense_store: Path | None = None
+) -> RunOutcome:
     """Run Algorithm 1, or go on with it where a killed process left it, and record every stage.
 
     Args:
         config: Resolved configuration.
         show_progress: Show the progress bar and one line a stage on stderr.
+        dense_store: Folder of dense stages that runs share: this run starts from its own if it is
+            there, or makes it; null trains it for this run alone.
 
     Raises:
+        FolderInUseError: If another process is writing into the run folder.
         ValueError: If the configuration cannot be run; nothing has been written then.
     """
     path = run_path(config)
@@ -141,19 +150,27 @@ def run(config: RunConfig, *, show_progress: bool = True) -> RunOutcome:
     if tracker is not None:
         steps.on_step.append(tracker.wake)
         scheduler.on_stage_end.append(tracker.wake)
-    callbacks.append(ResumePoint(path / CHECKPOINTS_DIR, scheduler=scheduler))
+    resume_point = ResumePoint(path / CHECKPOINTS_DIR, scheduler=scheduler)
+    callbacks.append(resume_point)
     trainer = _trainer(config, callbacks, show_progress=show_progress)
+    meta = run_meta(config, task=task, backbone_fingerprint=backbone.fingerprint, model=sizes)
 
-    path.mkdir(parents=True, exist_ok=True)
-    if not is_run_folder(path):
-        writer.write_config(config)
-        writer.write_meta(
-            run_meta(config, task=task, backbone_fingerprint=backbone.fingerprint, model=sizes)
-        )
-    writer.write_status("running")
+    lock = _lock(path)
+    if is_complete(path):  # since this process looked
+        lock.release()
+        return RunOutcome(path=path, action="skipped")
     on_interrupt = signal.getsignal(signal.SIGINT)
+    dense = None
+    if dense_store is not None and matrices:
+        dense = SharedDenseStage(dense_store, name=dense_name(config, meta))
     try:
+        if not is_run_folder(path):
+            writer.write_config(config)
+            writer.write_meta(meta)
+        writer.write_status("running")
         checkpoint = _restore(scheduler, path)
+        if dense is not None:
+            checkpoint = _share_dense_stage(dense, scheduler, resume_point, path, checkpoint)
         writer.keep_stages(scheduler.completed_stages)
         writer.keep_steps(scheduler.step)
         recorder.dense_scores = _dense_scores(path)
@@ -169,47 +186,54 @@ def run(config: RunConfig, *, show_progress: bool = True) -> RunOutcome:
                 signal.signal(signal.SIGINT, on_interrupt)
             writer.write_status("interrupted")
             raise KeyboardInterrupt from error
-        writer.write_status("failed", error=f"{type(error).__name__}: {error}")
+        with contextlib.suppress(OSError):  # a full disk, which is what `error` tells of
+            writer.write_status("failed", error=f"{type(error).__name__}: {error}")
         raise
+    finally:
+        if dense is not None:
+            dense.release()
+        lock.release()
     return RunOutcome(path=path, action="completed")
 
 
-def check_run_folder(path: Path, config: RunConfig) -> None:
-    """Raise unless a run of `config` may write into `path`. Nothing is written.
+def _lock(path: Path) -> FileLock:
+    """Return the lock of a run folder, taken; the folder is made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / LOCK_FILE)
+        is_mine = lock.acquire(patience=_LOCK_PATIENCE)
+    except OSError as error:
+        raise ValueError(
+            f"`out_dir` must be a folder that can be written, got {str(path)!r}: {error}."
+        ) from error
+    if not is_mine:
+        raise FolderInUseError(
+            f"`out_dir` must not be in use, got {str(path)!r}, which another process is writing."
+        )
+    return lock
 
-    Raises:
-        ValueError: If the folder cannot be written, holds another run or foreign files, or is in
-            use.
+
+def _share_dense_stage(
+    dense: SharedDenseStage,
+    scheduler: XiScheduler,
+    resume_point: ResumePoint,
+    path: Path,
+    checkpoint: Path | None,
+) -> Path | None:
+    """Start from the shared dense stage, or see to it that it is shared when it is trained.
+
+    Returns:
+        The checkpoint to go on from, as `_restore` does.
     """
-    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(
-            f"`out_dir` must be a folder that can be written, got {str(path)!r} ({existing} "
-            "cannot)."
-        )
-    if not is_run_folder(path):
-        # A process killed before meta.json was written leaves these.
-        own = {CONFIG_FILE, CONFIG_FILE + ".part", META_FILE + ".part"}
-        if path.exists() and any(file.name not in own for file in path.iterdir()):
-            raise ValueError(
-                f"`out_dir` must be empty, new or a run folder, got {str(path)!r}, which holds "
-                "other files."
-            )
-        return
-    found = load_run(path).run_id
-    if found != run_id(config):
-        raise ValueError(
-            f"`out_dir` must hold no other configuration, got {str(path)!r} with run {found}, "
-            f"not {run_id(config)}. "
-            "Choose another folder, or the configuration in its config.yaml."
-        )
-    status = read_status(path)
-    if is_alive(status) and status["pid"] != os.getpid():
-        raise ValueError(
-            f"`out_dir` must not be in use, got {str(path)!r}, which process {status['pid']} "
-            f"on {status['host']} "
-            "is writing."
-        )
+    name = str(read_meta(path)["run_id"])
+    if scheduler.stage == 0 and not dense.claim():
+        dense.start_run(path)
+        return _restore(scheduler, path)
+    if (path / CHECKPOINTS_DIR / DENSE_CHECKPOINT).exists() and scheduler.stage > 0:
+        dense.publish(path, run_id=name)  # in case its maker died before it could
+    else:
+        resume_point.on_dense_end.append(lambda: dense.publish(path, run_id=name))
+    return checkpoint
 
 
 def _stationarity(config: RunConfig, data: AdaptationData) -> Stationarity:

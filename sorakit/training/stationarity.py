@@ -89,7 +89,7 @@ class Stationarity:
 def _relief(optimizer: ProxAdamW, matrices: list[AdaptedMatrix]) -> Tensor | None:
     """Return what unit scale takes off the penalty of each gate; known for proximal SGD only."""
     group = optimizer.gate_groups[0]
-    if group["gate_update"] != "sgd":
+    if group["gate_update"] != "sgd" or group["lr"] == 0:  # 0: `shrink_only`
         return None
     gate = torch.cat([m.gate.detach() for m in matrices])
     growth = torch.cat([optimizer.growth(m) for m in matrices])

@@ -13,11 +13,10 @@ from typing_extensions import override
 
 from sorakit.config import DenseConfig, StageConfig, XiConfig
 from sorakit.method.optimizer import ProxAdamW
-from sorakit.method.prune import count_nonzero_params
-from sorakit.method.tuner import rank_costs
 from sorakit.training.controls import make_control
-from sorakit.training.levels import learning_rate_factor, levels, target_counts
+from sorakit.training.levels import learning_rate_factor, levels
 from sorakit.training.module import step_seed
+from sorakit.training.parameter_targets import ParameterTargets
 
 CONVERGED = "converged"
 MAX_EPOCHS = "max_epochs"
@@ -86,8 +85,7 @@ class XiScheduler(pl.Callback):
 
     With `xi.spacing: target` xi grows by the factor `xi.ratio` within `stage.epochs`, and a stage
     ends at the first step at which the number of parameters has come down to its target and the
-    stage is `stage.epochs` long. xi is lowered for a step that would prune beyond the target, and
-    waits there until the stage ends.
+    stage is `stage.epochs` long (`ParameterTargets`).
 
     Needs a data module that is `SegmentedData` (as `AdaptationData`), a module whose optimizer is
     `ProxAdamW` with gate groups, and a Trainer with `TRAINER_OPTIONS`.
@@ -121,6 +119,7 @@ class XiScheduler(pl.Callback):
     ) -> None:
         self._xi_config = xi
         self._levels = () if xi.spacing == "target" else levels(xi)
+        self._targets = ParameterTargets(xi)  # followed where there are no levels
         self._dense = dense
         self._stage_config = stage
         self._control = make_control(stage.control, seed=seed)
@@ -136,8 +135,6 @@ class XiScheduler(pl.Callback):
         self._stage_start = 0
         self._best_loss = float("inf")
         self._epochs_without_improvement = 0
-        self._risen_xi = xi.first  # target: how far xi has risen
-        self._dense_params = 0
         # Within a segment, which is never interrupted by a checkpoint.
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
@@ -146,14 +143,13 @@ class XiScheduler(pl.Callback):
         self._last_change: Tensor | None = None
         self._last_revival: Tensor | None = None
         self._used_xi = xi.start
-        self._is_reached = False
 
     @property
     def xi(self) -> float:
         """Threshold of the current stage; with `xi.spacing: target`, how far it has risen."""
         if self.stage == 0 or not self._control.rises:
             return self._xi_config.start
-        return self._levels[self.stage] if self._levels else self._risen_xi
+        return self._levels[self.stage] if self._levels else self._targets.xi
 
     @property
     def num_stages(self) -> int:
@@ -179,8 +175,8 @@ class XiScheduler(pl.Callback):
             "stage_start": self._stage_start,
             "best_loss": self._best_loss,
             "epochs_without_improvement": self._epochs_without_improvement,
-            "risen_xi": self._risen_xi,
-            "dense_params": self._dense_params,
+            "risen_xi": self._targets.xi,
+            "dense_params": self._targets.dense_params,
         }
 
     @override
@@ -191,8 +187,11 @@ class XiScheduler(pl.Callback):
         self._stage_start = state_dict["stage_start"]
         self._best_loss = state_dict["best_loss"]
         self._epochs_without_improvement = state_dict["epochs_without_improvement"]
-        self._risen_xi = state_dict["risen_xi"]
-        self._dense_params = state_dict["dense_params"]
+        self._targets.dense_params = state_dict["dense_params"]
+        # Right after the dense stage, which may be that of a run with other levels, xi rises from
+        # this run's own first level.
+        if self.stage > 1 or self.steps_in_stage > 0:
+            self._targets.xi = state_dict["risen_xi"]
 
     @property
     def _is_like_dense(self) -> bool:
@@ -200,9 +199,10 @@ class XiScheduler(pl.Callback):
         return self.stage == 0 or self._control.restarts
 
     @property
-    def _follows_target(self) -> bool:
-        """Whether the current stage ends when its number of parameters is reached."""
-        return self.stage > 0 and not self._levels and self._control.rises
+    def _followed(self) -> ParameterTargets | None:
+        """The targets, where the current stage ends when its number of parameters is reached."""
+        follows = self.stage > 0 and not self._levels and self._control.rises
+        return self._targets if follows else None
 
     def segment_steps(self, steps_per_epoch: int) -> int:
         """Return the most steps until the next evaluation."""
@@ -210,7 +210,7 @@ class XiScheduler(pl.Callback):
             return steps_per_epoch
         if not self._control.trains and not self._control.rises:
             return 1  # nothing changes; Lightning evaluates after a step, not before the first
-        if self._follows_target:
+        if self._followed:
             return max(1, round(self._stage_config.max_epochs * steps_per_epoch))
         return max(1, round(self._stage_config.epochs * steps_per_epoch))
 
@@ -222,13 +222,16 @@ class XiScheduler(pl.Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # After the state is restored, before the loop asks for a loader.
+        if self.stage > 0:
+            self._check_dense_params()
         self._announce_segment(trainer)
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         optimizer = prox_optimizer(trainer)
         if self.stage > 0 and self.steps_in_stage == 0:
-            self._control.begin_stage(pl_module, optimizer, target=self._target(optimizer))
+            target = 0 if self._levels else self._targets.count(optimizer, self.stage)
+            self._control.begin_stage(pl_module, optimizer, target=target)
         self._loss_sum, self._loss_count = 0.0, 0
         self._segment_start = self.step
         self._was_zero = _zero_gates(optimizer)
@@ -236,8 +239,8 @@ class XiScheduler(pl.Callback):
         self._last_revival = self._last_change.clone()
         for group in optimizer.gate_groups:
             group["xi"] = self.xi
-        if self._follows_target:
-            self._is_reached = _has_reached(optimizer, self._target(optimizer))
+        if self._followed:
+            self._followed.look(optimizer, self.stage)
 
     @override
     def on_train_batch_start(
@@ -261,13 +264,9 @@ class XiScheduler(pl.Callback):
                 group["lr"] = optimizer.defaults["lr"] * factor * trains
             elif not trains:
                 group["lr"] = 0.0
-        if self._follows_target:
-            if not self._is_reached:
-                length = max(1, round(self._stage_config.epochs * steps_per_epoch))
-                self._risen_xi *= self._xi_config.ratio ** (1 / length)
-            for group in optimizer.gate_groups:
-                group["xi"] = self._risen_xi
-                group["least"] = self._target(optimizer)
+        if self._followed:
+            length = max(1, round(self._stage_config.epochs * steps_per_epoch))
+            self._followed.before_step(optimizer, self.stage, length=length)
 
     @override
     def on_before_optimizer_step(
@@ -299,9 +298,9 @@ class XiScheduler(pl.Callback):
         self._was_zero = zero
         for group in optimizer.gate_groups:
             self._used_xi = group["xi"]
-        if not self._follows_target:
+        if not self._followed:
             return
-        self._is_reached = _has_reached(optimizer, self._target(optimizer))
+        self._followed.look(optimizer, self.stage)
         if self._is_target_met(trainer):
             # Ends the epoch of Lightning after this batch, and evaluates, as its last batch would.
             trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
@@ -326,7 +325,7 @@ class XiScheduler(pl.Callback):
         steps_per_epoch = _data(trainer).steps_per_epoch
         if self._is_like_dense:
             return self._why_dense_stage_ends(train_loss, steps_per_epoch)
-        if self._follows_target:
+        if self._followed:
             return TARGET if self._is_target_met(trainer) else MAX_EPOCHS
         if self._stage_config.until == "stationary" and self._control.trains:
             assert self._stationarity_residual is not None
@@ -376,12 +375,8 @@ class XiScheduler(pl.Callback):
         for listener in self.on_stage_end:
             listener(trainer, pl_module, end)
         if self.stage == 0:
-            self._dense_params = count_nonzero_params(optimizer.matrices)
-            if self._has_gates and not self._levels and self._dense_params == 0:
-                raise ValueError(
-                    "`xi.start` must leave a gate after the dense stage when `xi.spacing` is "
-                    f"target, got {self._xi_config.start}. Lower it."
-                )
+            self._targets.count_dense(optimizer)
+            self._check_dense_params()
         no_gate_left = self.stage > 0 and bool(_zero_gates(optimizer).all())
         if not self._has_gates or no_gate_left or self.stage == self.num_stages:
             self.is_finished = True
@@ -391,40 +386,18 @@ class XiScheduler(pl.Callback):
             self._best_loss = math.inf
             self._epochs_without_improvement = 0
 
-    def _target(self, optimizer: ProxAdamW) -> int:
-        """Return the non-zero parameters at which the current stage ends; 0 without targets."""
-        if self._levels:
-            return 0
-        smallest = self._xi_config.budget or min(m.params_per_rank for m in optimizer.matrices)
-        counts = target_counts(
-            dense=self._dense_params,
-            smallest=min(smallest, self._dense_params),
-            num_stages=self.num_stages,
-        )
-        return counts[self.stage - 1]
+    def _check_dense_params(self) -> None:
+        if self._has_gates and not self._levels:
+            self._targets.check_dense()
 
     def _is_target_met(self, trainer: pl.Trainer) -> bool:
         length = round(self._stage_config.epochs * _data(trainer).steps_per_epoch)
-        return self._is_reached and self.steps_in_stage >= length
+        assert self._followed is not None
+        return self._followed.is_reached and self.steps_in_stage >= length
 
     def _announce_segment(self, trainer: pl.Trainer) -> None:
         data = _data(trainer)
         data.set_segment(self.step, self.segment_steps(data.steps_per_epoch))
-
-
-def _has_reached(optimizer: ProxAdamW, target: int) -> bool:
-    """Return whether the weakest rank that is left would take the count below `target`.
-
-    Not the smallest one: a step keeps the strongest ranks that add up to the target, which can be a
-    small one and two large ones, of which the small one is not the next to go.
-    """
-    costs = rank_costs(optimizer.matrices)
-    sizes = torch.cat([m.gate.detach() for m in optimizer.matrices]).abs()
-    live = sizes > 0
-    if not bool(live.any()):
-        return True
-    weakest = torch.where(live, sizes, torch.inf).argmin()
-    return bool(costs[live].sum() - costs[weakest] < target)
 
 
 def prox_optimizer(trainer: pl.Trainer) -> ProxAdamW:

@@ -335,7 +335,8 @@ def test_status_lists_the_run(complete, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     capsys.readouterr()
     assert call("status", str(complete)) == 0
-    row = capsys.readouterr().out.splitlines()[-1]
+    count, _, row = capsys.readouterr().out.splitlines()
+    assert count == "1 runs: 1 completed"
     assert [word for word in row.split() if word] == [str(complete), "files", "completed", "4", "0"]
 
 
@@ -347,7 +348,7 @@ def test_status_of_a_missing_folder_is_refused(tmp_path, capsys):
     assert_refused(capsys, ["status", str(tmp_path / "none")], "`RUNS`", folder=tmp_path)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["status"], ["export"], ["sync"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["sweep"], ["status"], ["export"], ["sync"]])
 def test_help_exits_0(command, capsys):
     assert call(*command, "--help") == 0
     assert capsys.readouterr().out.startswith("usage: sorakit")

@@ -12,6 +12,7 @@ from experiments.runner import keep_records, run_after_dense
 from sorakit.cli import parse_run_config
 from sorakit.config import RunConfig
 from sorakit.records import load_run
+from sorakit.sweep.grid import load_sweep
 from sorakit.training.run import run
 from tests.support.tiny_hub import tiny_run
 
@@ -36,6 +37,25 @@ def hold_dense(root: Path, out_dir: str) -> RunConfig:
 @pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda file: file.name)
 def test_configuration_file_parses(file):
     assert parse_run_config(["--config", str(file)]) != RunConfig()
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [
+        (["fig2_small"], 3 * 3 * 3),
+        (["fig2_small", "roberta_large_glue"], 6 * 3 * 3),
+        (["faults"], 3 * 4),
+    ],
+)
+def test_sweep_has_its_points(names, count):
+    files = [EXPERIMENTS / "sweeps" / f"{name}.yaml" for name in names]
+    assert len(load_sweep(files).points) == count
+
+
+def test_every_sweep_is_tested():
+    files = (EXPERIMENTS / "sweeps").iterdir()  # those of W&B's own sweeps: `test_wandb_sweep.py`
+    names = {file.stem for file in files if not file.name.startswith("wandb_")}
+    assert names == {"fig2_small", "roberta_large_glue", "faults"}
 
 
 def test_fork_from_the_dense_stage_is_the_run_it_saves(root, source):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from sorakit.records import RunWriter, load_run, read_status
+from sorakit.locks import FileLock
+from sorakit.records import FolderInUseError, RunWriter, load_run, read_status
 from sorakit.tasks import load_task
 from sorakit.tasks.memorization import memorization_indices
 from sorakit.training.checkpoint import ResumePoint
@@ -148,7 +150,7 @@ def test_head_only_is_one_stage_without_parameters(hub):
 def test_kkt_residual_leaves_the_run_as_it_is(hub, complete):
     config = tiny_run(hub, out_dir="kkt", sections={"stage": {"kkt_examples": 0}})
     stages = load_run(run(config, show_progress=False).path).stages
-    columns = ["kkt_residual", "kkt_residual_se"]
+    columns = ["kkt_residual", "kkt_residual_se", "stationarity_residual"]
     assert stages[columns].isna().all(axis=None)
     expected = load_run(complete).stages
     assert expected[columns].notna().all(axis=None)
@@ -387,6 +389,38 @@ def test_unreadable_checkpoint_is_skipped_with_a_warning(hub, complete, monkeypa
     ):
         run(config, show_progress=False)
     assert_same_run(hub / "torn", complete)
+
+
+def test_full_disk_is_said_and_nothing_is_lost(hub, complete):
+    # A limit on the size of files: adapters and records fit, the first checkpoint does not.
+    config = tiny_run(hub, out_dir="full")
+    size = (complete / "checkpoints" / "dense.ckpt").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large"):
+            run(config, show_progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    status = read_status(hub / "full")
+    assert (status["state"], "File too large" in status["error"]) == ("failed", True)
+    assert not list((hub / "full" / "checkpoints").glob("*.ckpt"))
+    run(config, show_progress=False)
+    assert_same_run(hub / "full", complete)
+
+
+def test_run_folder_is_locked_while_it_is_written(hub, monkeypatch):
+    # The other process came between the first look at the folder and the lock.
+    config = tiny_run(hub, out_dir="locked")
+    monkeypatch.setattr("sorakit.training.run._LOCK_PATIENCE", 0.0)
+    monkeypatch.setattr("sorakit.training.run.check_run_folder", lambda path, config: None)
+    (hub / "locked").mkdir()
+    lock = FileLock(hub / "locked" / "lock")
+    assert lock.acquire()
+    with pytest.raises(FolderInUseError, match=r"^`out_dir` must not be in use, got .*locked'"):
+        run(config, show_progress=False)
+    lock.release()
+    assert not list((hub / "locked").iterdir())
 
 
 def test_run_killed_by_the_system_goes_on(hub, complete):

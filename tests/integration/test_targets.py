@@ -13,8 +13,9 @@ from sorakit.config import RunConfig
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.tuner import AdaptedMatrix
 from sorakit.records import load_run
+from sorakit.training.parameter_targets import has_reached
 from sorakit.training.run import run
-from sorakit.training.xi_scheduler import XiScheduler, _has_reached
+from sorakit.training.xi_scheduler import XiScheduler
 from tests.support.broken_runs import Killed, assert_same_run, kill_at_step
 from tests.support.tiny_hub import tiny_run
 
@@ -89,8 +90,8 @@ def test_target_that_only_large_ranks_can_meet_is_met():
     matrices = [matrix("small", 192, 192, [3.0, 0.0]), matrix("large", 192, 768, [2.0, 1.0, 0.0])]
     group = {"params": [m.gate for m in matrices], "xi": 0.1}
     optimizer = ProxAdamW([group], matrices=matrices, lr=0.1)
-    assert _has_reached(optimizer, 1747)
-    assert not _has_reached(optimizer, 1344)
+    assert has_reached(optimizer, 1747)
+    assert not has_reached(optimizer, 1344)
 
 
 @pytest.mark.parametrize("budget", [1024, 640, 320])

@@ -206,7 +206,7 @@ def fake_examples(stage: int) -> pd.DataFrame:
         {
             "stage": stage,
             "split": ["memorization", "memorization", "generalization", "generalization"],
-            "example": [0, 1, 0, 1],
+            "index": [0, 1, 0, 1],
             "loss": [0.1, 0.2, 0.3, 0.4],
             "correct": [True, True, True, False],
             "margin": [2.0, 1.0, 0.5, -0.5],

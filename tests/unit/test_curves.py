@@ -12,9 +12,12 @@ from analysis.curves import (
     flickering_stages,
     floor_scores,
     hold_dense_scores,
+    mean_curve,
     sparsest_keeping,
     summary,
+    values_at,
     with_gain_retained,
+    with_gap,
 )
 from analysis.load import load_runs
 from tests.support.fake_runs import write_run
@@ -244,3 +247,39 @@ def test_flickering_counts_sparsifying_stages_above_5_percent() -> None:
 def test_revived_gates_are_counted_alike() -> None:
     run = LINE.assign(num_nonzero_gates=[100, 50, 1], gates_flickering=90, gates_revived=[0, 6, 0])
     assert flickering_stages(run, column="gates_revived") == (1, 2)
+
+
+def test_values_between_points_lie_on_a_line_in_log10() -> None:
+    assert values_at(LINE, "memorization", [10**2.5]).tolist() == pytest.approx([0.75])
+
+
+def test_nothing_is_extrapolated() -> None:
+    found = values_at(LINE, "memorization", [9.9, 10.0, 1000.0, 1001.0])
+    assert [math.isnan(value) for value in found] == [True, False, False, True]
+
+
+def test_mean_curve_covers_what_all_runs_cover() -> None:
+    other = curve([(500, 0.5, 0.5), (50, 0.5, 0.5), (20, 0.5, 0.5)], run_id="q", seed=1)
+    mean = mean_curve(pd.concat([LINE, other]), "memorization", num_points=5)
+    counts = mean["num_nonzero_params"].tolist()
+    assert [counts[0], counts[-1]] == pytest.approx([20, 500])
+    assert mean["seeds"].tolist() == [2] * 5
+
+
+def test_mean_curve_is_the_mean_with_a_student_interval() -> None:
+    higher = LINE.assign(run_id="q", seed=1, memorization=LINE["memorization"] + 0.1)
+    mean = mean_curve(pd.concat([LINE, higher]), "memorization", num_points=3)
+    assert mean["mean"].tolist() == pytest.approx([0.05, 0.55, 1.05])
+    half = 12.706 * 0.05  # t quantile with one degree of freedom, standard error of two values
+    assert (mean["high"] - mean["mean"]).tolist() == pytest.approx([half] * 3, rel=1e-4)
+
+
+def test_runs_without_a_common_range_have_no_mean_curve() -> None:
+    other = curve([(5, 0.5, 0.5), (2, 0.5, 0.5)], run_id="q", seed=1)
+    assert mean_curve(pd.concat([LINE, other]), "memorization").empty
+
+
+def test_gap_is_memorization_minus_generalization() -> None:
+    table = with_gap(LINE.assign(memorization_loss=0.2, generalization_loss=0.5))
+    assert table["gap"].tolist() == (LINE["memorization"] - LINE["generalization"]).tolist()
+    assert table["loss_gap"].tolist() == pytest.approx([0.3] * 3)

@@ -77,6 +77,10 @@ def test_module_imports(module: str):
         "sorakit.metric_names",
         "sorakit.training.levels",
         "sorakit.cli",
+        "sorakit.sweep.display",  # with it grid, plan and cost
+        "sorakit.sweep.driver",
+        "sorakit.sweep.ray_engine",
+        "sorakit.sweep.status",
     ],
 )
 def test_light_module_does_not_import_torch(module: str):

@@ -1,5 +1,6 @@
 """What README.md tells a reader to type."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ from transformers import BertForSequenceClassification
 
 from sorakit.cli import parse_run_config
 from sorakit.config import RunConfig
+from sorakit.sweep.grid import load_sweep
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +38,17 @@ def test_readme_shows_runs():
 def test_run_command_parses(arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert parse_run_config(arguments) != RunConfig()
+
+
+def test_sweep_commands_have_points(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    sweeps = commands("sorakit sweep")
+    assert len(sweeps) >= 2
+    for arguments in sweeps:
+        values = dict(itertools.pairwise(arguments))
+        files = [Path(value) for name, value in itertools.pairwise(arguments) if name == "--config"]
+        assert set(values) >= {"--config", "--out"}
+        assert len(load_sweep(files).points) > 1
 
 
 def test_make_commands_are_targets():

@@ -1,0 +1,240 @@
+"""The comparison as text: tables for the terminal, LaTeX for a paper."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from analysis.compare import KEYS, RANKED_SHARE, Comparison
+from analysis.controls import dataset_name
+from analysis.curves import SHARES
+from analysis.figures import compact
+from analysis.inflection import ALPHA, MIN_POINTS
+
+Row = Mapping[Hashable, object]
+
+_EXPLANATION = f"""\
+d99 ... d50   fewest non-zero parameters that keep this share, from an isotonic fit; geometric mean
+              over seeds [95 % interval]. <=: the sparsest adapter measured still keeps it. 0: no
+              adapter is needed. -: no answer.
+share of      dense: of the dense score. gain: of what the adapter adds, (score - floor) / (dense -
+              floor), undefined where the interval of dense - floor contains 0.
+area          mean share kept from dense down to 1 % of its count, over log10; compression loss is
+              1 - area. -: the path does not reach that far.
+drops below   break of a broken line or sigmoid; p of the straight line (sup-F with simulated
+              distribution, Fisher over seeds). No inflection: p > {ALPHA}, or most seeds have no
+              drop. Curves with fewer than {MIN_POINTS} distinct counts are not tested.
+knee          largest curvature, and steepest: zero of the second derivative, of a smoothing spline.
+              Both exist for noise too."""
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print every table of the comparison and what is to be said beside it."""
+    for names, block in comparison.table.groupby(KEYS, sort=True):
+        rows = block.to_dict("records")
+        console.print()
+        console.print(share_table(rows))
+        for table, sentence in (
+            (comparison.dataset_inflections, drop_sentence),
+            (comparison.first, first_sentence),
+        ):
+            for row in table[(table[KEYS] == list(names)).all(axis=1)].to_dict("records"):
+                console.print(f"  {sentence(row)}")
+        for note in interval_notes(rows):
+            console.print(f"  note: {note}")
+    if len(comparison.ranking):
+        console.print(f"\nDatasets by log {RANKED_SHARE} (Welch's test, Holm-adjusted)")
+        for sentence in ranking_sentences(comparison.ranking):
+            console.print(f"  {sentence}")
+    console.print(f"\n{_EXPLANATION}")
+
+
+def share_table(rows: Sequence[Row]) -> Table:
+    """Return the table of one dataset: a row a (score, reference).
+
+    Args:
+        rows: Rows of `Comparison.table`.
+    """
+    seeds = f"{rows[0]['seeds']} seed{'' if rows[0]['seeds'] == 1 else 's'}"
+    params = f"{_count(rows[0]['dense_params'])} parameters dense"
+    view = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=f"{_name(rows[0])}: {seeds}, {params}",
+        title_justify="left",
+    )
+    view.add_column("score", no_wrap=True)
+    view.add_column("share of", no_wrap=True)
+    for column in ("reference", *SHARES, "area"):
+        view.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        is_gain = row["reference"] == "gain"
+        score = "" if is_gain else str(row["score"])
+        view.add_row(score, str(row["reference"]), *share_cells(row))
+    return view
+
+
+def share_cells(row: Row) -> list[str]:
+    """Return the reference value, the fewest parameters of each share, and the area of one row.
+
+    Intervals stand on a second line. The reference value and "undefined" where the gain is.
+    """
+    is_gain = row["reference"] == "gain"
+    value = _interval(row, "gain", _rounded) if is_gain else _decimal(row["dense_score"])
+    if row["status"] != "defined":
+        return [value, "undefined"]
+    return [value, *(_fewest(row, share) for share in SHARES), _interval(row, "area", _rounded)]
+
+
+def interval_notes(rows: Sequence[Row]) -> list[str]:
+    """Return sentences on the intervals of one dataset that lack seeds or examples, or a gain."""
+    notes: list[str] = []
+    lacks = {
+        "seeds": "intervals from seeds: no records of examples that give its scores",
+        "examples": "intervals from examples: one seed, nothing is known about another",
+        "none": "no intervals: one seed, and no records of examples that give its scores",
+    }
+    for source, sentence in lacks.items():
+        scores = dict.fromkeys(str(r["score"]) for r in rows if r["intervals_from"] == source)
+        if scores:
+            notes.append(f"{' and '.join(scores)}: {sentence}.")
+    notes += [f"{r['score']}: gain {r['status']}." for r in rows if r["status"] != "defined"]
+    return notes
+
+
+def ranking_sentences(ranking: pd.DataFrame) -> list[str]:
+    """Return one sentence a pair of datasets that could be tested, and the number of others."""
+    sentences: list[str] = []
+    tested = ranking[ranking["p_holm"].notna()]
+    for row in tested.to_dict("records"):
+        fewer, more = (_name(row, suffix=f"_{side}") for side in ("fewer", "more"))
+        relation = "needs fewer than" if _number(row["p_holm"]) <= ALPHA else "is not told from"
+        sentences.append(
+            f"{row['score']}, share of {row['reference']}: {fewer} {relation} {more}, "
+            f"factor {_number(row['ratio']):.2f}, p = {_number(row['p_holm']):.3g}."
+        )
+    untested = len(ranking) - len(tested)
+    if untested:
+        sentences.append(f"{untested} pairs with fewer than two seeds a side are not tested.")
+    return sentences
+
+
+def latex_table(comparison: Comparison) -> str:
+    r"""Return the table of shares as a LaTeX `tabular` with booktabs rules.
+
+    Counts with intervals; `--` where there is no answer, `undef.` where the gain is not defined.
+    """
+    columns = ["Dataset", "Score", "Share of", *(f"$d_{{{name[1:]}}}$" for name in SHARES), "Area"]
+    lines = [
+        rf"\begin{{tabular}}{{lll{'r' * (len(SHARES) + 1)}}}",
+        r"\toprule",
+        " & ".join(columns) + r" \\",
+        r"\midrule",
+    ]
+    for row in comparison.table.to_dict("records"):
+        cells = [escape_latex(text) for text in (_name(row), str(row["score"]))]
+        cells.append(str(row["reference"]))
+        if row["status"] == "defined":
+            texts = [_fewest(row, share) for share in SHARES]
+            texts.append(_interval(row, "area", _rounded))
+            cells += [
+                {"-": "--"}.get(text, text.replace("<= ", r"$\leq$ ").replace("\n", " "))
+                for text in texts
+            ]
+        else:
+            cells += ["undef."] * (len(SHARES) + 1)
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    """Return `text` with LaTeX's special characters escaped."""
+    special = {
+        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    }  # fmt: skip
+    return "".join(special.get(character, character) for character in text)
+
+
+def drop_sentence(row: Row) -> str:
+    """Return where one score of a dataset drops, from a row of `dataset_inflections`."""
+    if row["seeds_tested"] == 0:
+        return f"{row['score']}: too few distinct counts to look for an inflection."
+    p_value = _number(row["p_value"])
+    p = f"(p = {p_value:.3f}, {row['seeds_detected']} of {row['seeds']} seeds by themselves)"
+    drop = _interval(row, "drop", _power).replace("\n", " ")
+    parts = [f"drops below {drop} {p}" if row["detected"] else f"no inflection {p}"]
+    if p_value <= ALPHA and row["shape"] != "drop":
+        parts.append(f"levels off below {_power(row['levelling'])}")
+    for label, name in (("knee", "max_curvature_knee"), ("steepest", "second_derivative_zero")):
+        if not np.isnan(_number(row[name])):
+            parts.append(f"{label} {_power(row[name])}")
+    return f"{row['score']}: {'; '.join(parts)}."
+
+
+def first_sentence(row: Row) -> str:
+    """Return what goes first, from a row of `Comparison.first`."""
+    name = f"what goes first, by {row['measure']}: {row['verdict']}"
+    if np.isnan(_number(row["difference"])):
+        return f"{name}."
+    factor = _interval({**row, "factor": row["difference"], "factor_low": row["low"],
+                        "factor_high": row["high"]}, "factor", _ratio)  # fmt: skip
+    return f"{name}; memorization's is {factor.replace(chr(10), ' ')} times generalization's."
+
+
+def _name(row: Row, suffix: str = "") -> str:
+    return dataset_name(*(row[f"{key}{suffix}"] for key in KEYS))
+
+
+def _fewest(row: Row, share: str) -> str:
+    without = int(_number(row[f"{share}_seeds_without_adapter"]))
+    if np.isnan(_number(row[share])):
+        return f"0 in {without} of {row['seeds']}" if without else "-"
+    bound = "<= " if row[f"{share}_seeds_at_bound"] else ""
+    return bound + _interval(row, share, _count)
+
+
+def _interval(row: Row, name: str, text: Callable[[object], str]) -> str:
+    ends = [row[f"{name}_{end}"] for end in ("low", "high")]
+    if any(np.isnan(_number(end)) for end in ends):
+        return text(row[name])
+    return f"{text(row[name])}\n[{text(ends[0])}, {text(ends[1])}]"
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")  # np.float64 is one
+
+
+def _decimal(value: object) -> str:
+    number = _number(value)
+    return "-" if np.isnan(number) else f"{number:.3f}"
+
+
+def _rounded(value: object) -> str:
+    number = _number(value)
+    return "-" if np.isnan(number) else f"{number:.2f}"
+
+
+def _ratio(value: object) -> str:
+    return f"{10 ** _number(value):.2f}"
+
+
+def _count(value: object) -> str:
+    number = _number(value)
+    return "-" if np.isnan(number) else compact(number)
+
+
+def _power(value: object) -> str:
+    return _count(10 ** _number(value))
+
+
+def csv_text(comparison: Comparison) -> str:
+    """Return the table of shares as CSV, with the inflections of each score beside it."""
+    drops = comparison.dataset_inflections.drop(columns=["seeds"]).rename(
+        columns=lambda name: name if name in (*KEYS, "score") else f"inflection_{name}"
+    )
+    merged = comparison.table.merge(drops, on=[*KEYS, "score"], how="left", validate="many_to_one")
+    return merged.to_csv(index=False, lineterminator="\n")

@@ -1,0 +1,1 @@
+"""One self-contained page of many runs: `python -m analysis report`."""

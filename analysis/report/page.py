@@ -1,0 +1,145 @@
+"""The page: tables and charts of many runs in one HTML file that asks for nothing from outside."""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import vl_convert
+import yaml
+from markupsafe import Markup
+
+from analysis.compare import compare
+from analysis.compare_text import ranking_sentences
+from analysis.curves import SHARES, with_gain_retained, with_gap
+from analysis.load import FLOOR, HOLD_DENSE, PATH, RunSet, comparability_notes
+from analysis.ranks import stages_at
+from analysis.report import look
+from analysis.report.blocks import Dataset, block_text, curve_data, datasets_of, map_data
+from analysis.report.curve_chart import curve_chart
+from analysis.report.glyphs import glyph
+from analysis.report.sentences import what_you_see
+from analysis.report.series import CURVES, GAP, MEASURES
+
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A finished page and what is to be said beside it.
+
+    Attributes:
+        html: The whole file.
+        used: Rows of `RunSet.runs` that are on it.
+        excluded: Folder and reason of every run that is not.
+        notes: Sentences that a reader needs beside the curves.
+    """
+
+    html: str
+    used: pd.DataFrame
+    excluded: list[tuple[Path, str]]
+    notes: list[str]
+
+
+def report(runs: RunSet) -> Page:
+    """Return the page of `runs`.
+
+    Raises:
+        ValueError: If no path run has a curve, or two floor runs of one seed disagree.
+    """
+    comparison = compare(runs)
+    left_out = {path for path, _ in comparison.excluded}
+    used = runs.runs[[Path(str(path)) not in left_out for path in runs.runs["path"]]]
+    stages = runs.stages[runs.stages["run_id"].isin(used["run_id"])]
+    stages = with_gap(with_gain_retained(stages))
+    datasets = datasets_of(comparison, stages)
+    r = int(runs.ranks["r"].max()) if len(runs.ranks) else 1
+    roles = sorted(set(stages["role"]) - {PATH, FLOOR, HOLD_DENSE})
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template("page.html.jinja").render(
+        style=(_FOLDER / "page.css").read_text("utf-8"),
+        script=(_FOLDER / "page.js").read_text("utf-8"),
+        bundle=_bundle(),
+        data=_json(
+            {
+                "curve_spec": curve_chart(),
+                "curves": {d.key: curve_data(d) for d in datasets},
+                "maps": {d.key: map_data(d, runs.ranks, r) for d in datasets},
+            }
+        ),
+        sentences=what_you_see(comparison, runs, stages),
+        datasets=[block_text(d) for d in datasets],
+        measures=MEASURES,
+        curves=[_legend(curve) for curve in CURVES if curve != GAP],
+        roles=[
+            {**_legend(role), "shown": role in look.SHOWN_ROLES}
+            for role in (FLOOR, HOLD_DENSE, *roles)
+            if role in (*roles, *stages["role"])
+        ],
+        num_stages=int(stages.loc[stages["role"] == PATH, "stage"].max()),
+        first_stage=_first_stage(datasets),
+        rank_colours=look.RANK_COLOURS,
+        full_rank=r,
+        shares=list(SHARES),
+        ranking=ranking_sentences(comparison.ranking) if len(comparison.ranking) else [],
+        counts=_role_counts(used),
+        runs=_run_rows(used, runs.configs),
+        excluded=[{"path": str(path), "reason": reason} for path, reason in comparison.excluded],
+        notes=comparability_notes(used),
+        states=used["state"].value_counts().sort_index().to_dict(),
+    )
+    return Page(html=html, used=used, excluded=comparison.excluded, notes=comparison.notes)
+
+
+def _first_stage(datasets: list[Dataset]) -> int:
+    """Return the stage at which the maps open: where the first dataset keeps 95 % of dense."""
+    at = stages_at(datasets[0].path_stages, retention=0.95)
+    return min(at.values(), default=0)
+
+
+def _legend(name: str) -> dict[str, Any]:
+    # made here from constants, so safe to put into the page as it is
+    return {"name": name, "glyph": Markup(glyph(name))}
+
+
+def _role_counts(used: pd.DataFrame) -> str:
+    counts = used["role"].value_counts()
+    order = [PATH, FLOOR, HOLD_DENSE, *sorted(set(counts.index) - {PATH, FLOOR, HOLD_DENSE})]
+    return ", ".join(f"{counts[role]} {role}" for role in order if role in counts)
+
+
+def _run_rows(used: pd.DataFrame, configs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    order = ["task", "backbone", "setting", "role", "seed", "run_id"]
+    return [
+        {
+            **{str(key): value for key, value in row.items()},
+            "git": str(row["git_sha"] or "")[:8] + ("+" if row["git_dirty"] else ""),
+            "config": yaml.safe_dump(configs[str(row["run_id"])], sort_keys=False),
+        }
+        for row in used.sort_values(order).to_dict("records")
+    ]
+
+
+def _json(value: Any) -> str:
+    """Return JSON that is safe inside of a script element, whatever the names hold."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+@lru_cache(maxsize=1)
+def _bundle() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed in one script: window.vegaEmbed."""
+    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    assert "</script" not in text.lower()
+    return text

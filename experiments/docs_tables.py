@@ -1,0 +1,65 @@
+"""Puts the tables where the documentation shows them: `python -m experiments.docs_tables`.
+
+A page names a table between two comments, and what stands between them is replaced:
+
+    <!-- table: controls/scores -->
+    <!-- end of table -->
+
+`tests/unit/test_docs.py` fails when a page and the tables differ.
+"""
+
+import re
+from pathlib import Path
+
+from experiments.runner import RESULTS
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "method.md", ROOT / "experiments" / "README.md")
+_PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def tables() -> dict[str, str]:
+    """Return every table that pages may show, by name, without its caption."""
+    scores, differences = _tables("controls/controls.md")
+    mixed, *others = _tables("planted_ranks/table.md")
+    return {
+        "default_gates": _tables("default_gates/gates.md")[0],
+        "mrpc_minilm/gates": _tables("mrpc_minilm/gates.md")[0],
+        "unit_scale": _tables("unit_scale/table.md")[0],
+        "controls/scores": scores,
+        "controls/differences": differences,
+        "planted_ranks/mixed": _columns(mixed, 6),
+        **dict(zip(("planted_ranks/null", "planted_ranks/transformer"), others, strict=False)),
+    }
+
+
+def filled(page: str, named: dict[str, str]) -> str:
+    """Return a page with its tables as they are in `named`.
+
+    Raises:
+        KeyError: If it names a table that is not there.
+    """
+    return _PLACE.sub(lambda m: f"{m[1]}\n{named[m[2]]}\n\n{m[3]}", page)
+
+
+def main() -> None:
+    """Fill every page."""
+    named = tables()
+    for path in PAGES:
+        path.write_text(filled(path.read_text("utf-8"), named), "utf-8")
+
+
+def _tables(file: str) -> list[str]:
+    """Return the tables of a file below `results`, without what stands between them."""
+    parts = (RESULTS / file).read_text("utf-8").strip().split("\n\n")
+    return [part for part in parts if part.startswith("|")]
+
+
+def _columns(table: str, count: int) -> str:
+    """Return a table with its first columns only."""
+    rows = [line.split("|")[1 : count + 1] for line in table.splitlines()]
+    return "\n".join(f"|{'|'.join(cells)}|" for cells in rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""From options, in files and on the command line, to validated run configurations."""
+
+import dataclasses
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, get_type_hints
+
+from jsonargparse import ArgumentParser
+
+from sorakit.config import RunConfig
+
+_VALUES_AT_ONCE = 32
+
+
+def run_config(options: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration with nested `options`; the others have their defaults.
+
+    Raises:
+        ValueError: If an option is unknown, or a value is wrong.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(RunConfig, "run")
+    try:
+        return parser.instantiate(parser.parse_object({"run": dict(options)})).run
+    except ArgumentError as error:
+        raise ValueError(one_line(str(error))) from error
+
+
+def checked_values(option: str, values: Sequence[Any]) -> list[Any]:
+    """Return `values` of one option, converted to its type as `sorakit run` would.
+
+    Many at a time: a parser a value takes longer than a large sweep may.
+
+    Args:
+        option: Dotted name, for example `method.r`.
+        values: As YAML gives them.
+
+    Raises:
+        ValueError: If there is no such option, or a value has the wrong type.
+    """
+    types = option_types()
+    if option not in types:
+        raise ValueError(
+            f"`{option}` must be an option of `sorakit run`, and is none. See `sorakit run --help`."
+        )
+    parser = ArgumentParser(exit_on_error=False)
+    for index in range(_VALUES_AT_ONCE):
+        parser.add_argument(f"--{index}", type=types[option])
+    converted: list[Any] = []
+    for begin in range(0, len(values), _VALUES_AT_ONCE):
+        chunk = {str(i): value for i, value in enumerate(values[begin : begin + _VALUES_AT_ONCE])}
+        try:
+            parsed = parser.parse_object(chunk, defaults=False)
+        except ArgumentError as error:
+            wrong = next((value for value in chunk.values() if not _fits(parser, value)), None)
+            raise ValueError(
+                f"`{option}` must be {_type_name(types[option])}, got {wrong!r}."
+            ) from error
+        converted += [parsed[name] for name in chunk]
+    return converted
+
+
+@cache
+def option_types() -> dict[str, Any]:
+    """Return the type of every option by its dotted name."""
+    types: dict[str, Any] = {}
+    for name, kind in get_type_hints(RunConfig).items():
+        if dataclasses.is_dataclass(kind):
+            types |= {f"{name}.{key}": hint for key, hint in get_type_hints(kind).items()}
+        else:
+            types[name] = kind
+    return types
+
+
+def one_line(message: str) -> str:
+    """Return jsonargparse's message on one line."""
+    return " ".join(message.split())
+
+
+def _fits(parser: ArgumentParser, value: Any) -> bool:
+    try:
+        parser.parse_object({"0": value}, defaults=False)
+    except ArgumentError:
+        return False
+    return True
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

@@ -1,0 +1,1 @@
+"""Many runs: a grid of configurations, and the engines that run them."""

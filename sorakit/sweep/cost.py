@@ -1,0 +1,135 @@
+"""What runs will cost, from the times of finished runs that are like them."""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from sorakit.config import RunConfig
+from sorakit.records import (
+    CONFIG_FILE,
+    META_FILE,
+    TIMINGS_FILE,
+    config_to_dict,
+    is_complete,
+)
+
+MOST_RUNS = 300
+"""Finished runs that are looked at; more would not tell more, and reading them takes time."""
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """What a finished run took.
+
+    Attributes:
+        dense: Seconds of the dense stage.
+        later: Seconds of the sparsifying stages.
+    """
+
+    dense: float
+    later: float
+
+
+class CostModel:
+    """Medians over finished runs: those that differ in the seed only, or those of the same kind.
+
+    The same kind: task, backbone, method, length of inputs, size of batches, and control.
+    """
+
+    def __init__(self) -> None:
+        self._twins: dict[str, list[Times]] = {}
+        self._kinds: dict[str, list[Times]] = {}
+        self._seen: set[Path] = set()
+        self._keys: dict[str, tuple[str, str]] = {}
+
+    @property
+    def num_runs(self) -> int:
+        """Finished runs that the estimates rest on."""
+        return len(self._seen)
+
+    def add(self, path: Path) -> None:
+        """Take a finished run into account; one without times is left out."""
+        times = _read_times(path)
+        if times is None or path in self._seen:
+            return
+        self._seen.add(path)
+        config = yaml.load((path / CONFIG_FILE).read_text("utf-8"), Loader=_Loader)  # a SafeLoader
+        self._twins.setdefault(_twin_key(config), []).append(times)
+        self._kinds.setdefault(_kind_key(config), []).append(times)
+
+    def seconds(self, config: RunConfig, *, run_id: str, with_dense: bool) -> float | None:
+        """Return what a run will take, or None when no finished run is like it.
+
+        Args:
+            config: Its configuration.
+            run_id: Its run id, by which it is remembered.
+            with_dense: Whether it trains its dense stage, or starts from one that is shared.
+        """
+        if run_id not in self._keys:
+            content = config_to_dict(config)
+            self._keys[run_id] = (_twin_key(content), _kind_key(content))
+        twin, kind = self._keys[run_id]
+        found = self._twins.get(twin) or self._kinds.get(kind)
+        if not found:
+            return None
+        later = statistics.median(times.later for times in found)
+        return later + (statistics.median(times.dense for times in found) if with_dense else 0.0)
+
+
+def cost_model(folders: Iterable[Path], *, tasks: Sequence[str]) -> CostModel:
+    """Return the cost model of the finished runs of some tasks below `folders`."""
+    model = CostModel()
+    for folder in folders:
+        # Run folders of a sweep stand below the task, records that are kept in the folder itself.
+        for root in [*(folder / task for task in tasks), folder]:
+            for meta in sorted(root.glob(f"*/{META_FILE}")):
+                if model.num_runs >= MOST_RUNS:
+                    return model
+                if is_complete(meta.parent):
+                    model.add(meta.parent)
+    return model
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a duration as a person says it: 40 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _read_times(path: Path) -> Times | None:
+    file = path / TIMINGS_FILE
+    if not file.is_file():
+        return None
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    seconds = {int(row["stage"]): float(row["seconds"]) for row in rows if "seconds" in row}
+    if 0 not in seconds:
+        return None
+    return Times(dense=seconds.pop(0), later=sum(seconds.values()))
+
+
+def _twin_key(config: dict[str, Any]) -> str:
+    rest = {name: value for name, value in config.items() if name not in {"seed", "out_dir"}}
+    return json.dumps(rest, sort_keys=True)
+
+
+def _kind_key(config: dict[str, Any]) -> str:
+    options = {
+        "task": ("name", "max_length"),
+        "backbone": ("name",),
+        "method": ("name",),
+        "optim": ("batch_size",),
+        "stage": ("control",),
+    }
+    content = cast(dict[str, dict[str, Any]], config)
+    kind = {name: [content[name].get(key) for key in keys] for name, keys in options.items()}
+    return json.dumps(kind, sort_keys=True)

@@ -1,0 +1,98 @@
+"""What became of the runs below a folder, read from the run folders alone."""
+
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from sorakit.records import (
+    CONFIG_FILE,
+    LOG_FILE,
+    Run,
+    find_runs,
+    find_writer,
+    load_run,
+    read_status,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """One run.
+
+    Attributes:
+        path: Run folder.
+        task: Its task; empty if the folder cannot be read.
+        state: completed, running, failed, stopped (its process is gone, or was interrupted) or
+            unreadable.
+        num_stages: Complete stages.
+        params_left: Non-zero adapter parameters of the last one; null before the first.
+        detail: The error, or the process that is running.
+        log: Its log, if it has one.
+        resume: Command that goes on with it; null where nothing is to be done.
+    """
+
+    path: Path
+    task: str = ""
+    state: str
+    num_stages: int = 0
+    params_left: int | None = None
+    detail: str = ""
+    log: Path | None = None
+    resume: str | None = None
+
+
+def run_statuses(root: Path) -> list[RunStatus]:
+    """Return the status of every run at or below `root`; runs may be going meanwhile.
+
+    Raises:
+        ValueError: If `root` does not exist.
+    """
+    return [_status_of(path) for path in find_runs(root)]
+
+
+def count_states(statuses: list[RunStatus]) -> str:
+    """Return how many runs are in which state."""
+    counts = Counter(status.state for status in statuses)
+    return ", ".join(f"{count} {state}" for state, count in counts.most_common())
+
+
+def _status_of(path: Path) -> RunStatus:
+    try:
+        run = load_run(path)
+    except (ValueError, OSError, KeyError) as error:
+        return RunStatus(path=path, state="unreadable", detail=str(error))
+    state, detail = _state(run)
+    left = None if run.stages.empty else int(run.stages["num_nonzero_params"].iloc[-1])
+    config = shlex.quote(str(path / CONFIG_FILE))
+    command = f"sorakit run --config {config} --out_dir {shlex.quote(str(path))}"
+    log = path / LOG_FILE
+    return RunStatus(
+        path=path,
+        task=str(run.config["task"]["name"]),
+        state=state,
+        num_stages=len(run.stages),
+        params_left=left,
+        detail=detail,
+        log=log if log.is_file() else None,
+        resume=command if state in ("stopped", "failed") else None,
+    )
+
+
+def _state(run: Run) -> tuple[str, str]:
+    """Return the state as it is, and what there is to say of it."""
+    if run.state == "completed":
+        return run.state, ""
+    writer = find_writer(run.path)
+    if writer is None and run.state == "running":
+        # It may have come to its end since the folder was read.
+        if read_status(run.path)["state"] == "completed":
+            return "completed", ""
+        if run.status["pid"] is None:
+            return "stopped", "its process is gone"
+        return "stopped", f"process {run.status['pid']} on {run.status['host']} is gone"
+    if writer is not None:
+        return "running", writer
+    if run.state == "interrupted":
+        return "stopped", "interrupted"
+    return run.state, str(run.status["error"] or "")

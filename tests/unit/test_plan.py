@@ -1,0 +1,196 @@
+"""What a sweep finds done, what it refuses before anything runs, and what it says it will cost."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sorakit.records import load_run
+from sorakit.sweep.cost import cost_model, describe_seconds
+from sorakit.sweep.display import describe_plan
+from sorakit.sweep.plan import Plan, plan_sweep
+from tests.support.fake_runs import write_run
+
+SEEDS = {"grid": {"seed": [0, 1, 2]}}
+
+
+def plan(folder: Path, content: dict[str, Any] = SEEDS, *, threads: int = 1) -> Plan:
+    folder.mkdir(exist_ok=True)
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
+    return plan_sweep([folder / "sweep.yaml"], out=folder / "out", threads_per_run=threads)
+
+
+def states(sweep: Plan) -> list[str]:
+    return [job.state for job in sweep.jobs]
+
+
+def test_run_folders_are_named_by_task_and_run_id(tmp_path):
+    [first, *_] = plan(tmp_path).jobs
+    assert first.path == tmp_path / "out" / "pydoc_topic" / first.point.run_id
+    assert first.config.out_dir == str(first.path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_finished_run_is_not_run_again(tmp_path):
+    write_run(tmp_path / "out" / "pydoc_topic", seed=1)
+    assert states(plan(tmp_path)) == ["waiting", "completed", "waiting"]
+
+
+@pytest.mark.parametrize("state", ["running", "failed", "interrupted"])
+def test_run_that_was_begun_goes_on(state, tmp_path):
+    write_run(tmp_path / "out" / "pydoc_topic", seed=1, state=state)
+    sweep = plan(tmp_path)
+    assert states(sweep) == ["waiting"] * 3
+
+
+def test_records_that_the_sweep_names_are_finished_runs(tmp_path):
+    write_run(tmp_path / "kept", seed=2)
+    sweep = plan(tmp_path, {**SEEDS, "results": "kept"})
+    assert states(sweep) == ["waiting", "waiting", "completed"]
+
+
+def test_wider_grid_only_adds(tmp_path):
+    before = {job.path for job in plan(tmp_path, {"grid": {"seed": [0, 1]}}).jobs}
+    after = {job.path for job in plan(tmp_path).jobs}
+    assert before < after
+
+
+@pytest.mark.parametrize("folder", ["out/pydoc_topic", "kept"])
+def test_run_of_another_schema_version_is_refused(folder, tmp_path):
+    write_run(tmp_path / folder, seed=1, meta={"schema_version": 99})
+    with pytest.raises(ValueError, match=r"^`schema_version` must be 1, got 99 in "):
+        plan(tmp_path, {**SEEDS, "results": "kept"})
+
+
+def test_foreign_files_are_refused(tmp_path):
+    [job, *_] = plan(tmp_path).jobs
+    job.path.mkdir(parents=True)
+    (job.path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match=r"^`out_dir` must be empty, new or a run folder, got "):
+        plan(tmp_path)
+
+
+def test_threads_are_those_of_the_configuration_or_of_the_sweep(tmp_path):
+    content = {"grid": {"trainer.num_threads": [None, 3]}}
+    jobs = plan(tmp_path, content, threads=2).jobs
+    # the number of threads is no part of the experiment: one run
+    assert [job.config.trainer.num_threads for job in jobs] == [2]
+    assert plan(tmp_path, {"trainer.num_threads": 3}).jobs[0].config.trainer.num_threads == 3
+
+
+SAME_DENSE_STAGE: dict[str, dict[str, Any]] = {
+    "levels": {"xi.first": 0.01, "xi.num_stages": 3},
+    "spacing": {"xi.spacing": "target"},
+    "stage_length": {"stage.epochs": 2.0},
+    "until": {"stage.until": "stationary"},
+    "control": {"stage.control": "hold_dense"},
+    "mask": {"xi.spacing": "target", "stage.control": "random_mask"},
+}
+OTHER_DENSE_STAGE: dict[str, dict[str, Any]] = {
+    "seed": {"seed": 1},
+    "start": {"xi.start": 2e-4},
+    "learning_rate_of_stages": {"stage.lr_factor": 0.1},  # to which the dense one decays
+    "columns_of_its_record": {"stage.kkt_examples": 0},
+    "null_model": {"stage.control": "random_gradient"},
+    "rank": {"method.r": 4},
+    "threads": {"trainer.num_threads": 2},  # the last bits
+}
+
+
+@pytest.mark.parametrize("case", SAME_DENSE_STAGE)
+def test_what_comes_after_the_dense_stage_shares_it(case, tmp_path):
+    points = [{}, SAME_DENSE_STAGE[case]]
+    first, second = plan(tmp_path, {"points": points}).jobs
+    assert first.dense == second.dense
+
+
+@pytest.mark.parametrize("case", OTHER_DENSE_STAGE)
+def test_what_changes_the_dense_stage_does_not_share_it(case, tmp_path):
+    keys = [
+        job.dense for point in ({}, OTHER_DENSE_STAGE[case]) for job in plan(tmp_path, point).jobs
+    ]
+    assert len(set(keys)) == 2
+
+
+def test_run_without_adapter_shares_nothing(tmp_path):
+    [job] = plan(tmp_path, {"method.name": "head_only"}).jobs
+    assert job.dense is None
+
+
+# The cost ------------------------------------------------------------------------------------
+
+
+def lines(sweep: Plan, *, workers: int = 1) -> list[str]:
+    return describe_plan(sweep, workers=workers).splitlines()
+
+
+def test_dry_run_says_when_it_has_no_basis(tmp_path):
+    assert lines(plan(tmp_path))[-1].startswith("No estimate of the time: no finished run")
+
+
+def test_dry_run_names_the_points(tmp_path):
+    write_run(tmp_path / "out" / "pydoc_topic", seed=1)
+    sweep = plan(tmp_path)
+    names = [job.point.run_id for job in sweep.jobs]
+    assert lines(sweep)[:4] == [
+        f"{names[0]}  to run  seed=0",
+        f"{names[1]}  done    seed=1",
+        f"{names[2]}  to run  seed=2",
+        "3 runs: 1 done, 0 running, 0 failed, 2 to run",
+    ]
+
+
+def test_cost_is_that_of_the_run_with_another_seed(tmp_path):
+    # fake stages take a second: 8 of them, for each of the two runs that are left
+    write_run(tmp_path / "out" / "pydoc_topic", seed=1)
+    assert lines(plan(tmp_path), workers=2)[-1] == (
+        "About 16 s of computing, 8 s with 2 workers, going by 1 finished runs."
+    )
+
+
+def test_cost_counts_a_shared_dense_stage_once(tmp_path):
+    write_run(tmp_path / "kept")
+    content = {"points": [{"xi.first": 0.01}, {"xi.first": 0.02}], "results": "kept"}
+    text = lines(plan(tmp_path, content))
+    assert text[-2] == "1 dense stages are trained for 2 runs."
+    assert text[-1].startswith("About 15 s of computing, 15 s with 1 workers")
+
+
+def test_cost_of_other_kinds_is_said_to_be_unknown(tmp_path):
+    write_run(tmp_path / "out" / "pydoc_topic", seed=1)
+    content = {"grid": {"seed": [0], "task.name": ["pydoc_topic", "rte"]}}
+    assert lines(plan(tmp_path, content))[-1].endswith("; 1 runs are of other kinds.")
+
+
+def test_finished_sweep_has_nothing_to_do(tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path / "out" / "pydoc_topic", seed=seed)
+    assert lines(plan(tmp_path))[-1] == "Nothing to do."
+
+
+def test_run_without_times_is_no_basis(tmp_path):
+    path = write_run(tmp_path / "pydoc_topic")
+    (path / "timings.jsonl").unlink()
+    assert cost_model([tmp_path], tasks=["pydoc_topic"]).num_runs == 0
+
+
+def test_unfinished_run_is_no_basis(tmp_path):
+    write_run(tmp_path / "pydoc_topic", state="failed")
+    assert cost_model([tmp_path], tasks=["pydoc_topic"]).num_runs == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.2, "3 s"), (89.0, "89 s"), (120.0, "2 min"), (5340.0, "89 min"), (12e3, "3 h 20 min")],
+)
+def test_durations_are_read_easily(seconds, text):
+    assert describe_seconds(seconds) == text
+
+
+def test_copied_records_are_found_by_their_run_id(tmp_path):
+    path = write_run(tmp_path / "elsewhere", seed=0)
+    shutil.copytree(path, tmp_path / "kept" / load_run(path).run_id)
+    sweep = plan(tmp_path, {"seed": 0, "results": ["kept"]})
+    assert states(sweep) == ["completed"]
