@@ -77,6 +77,7 @@ def test_tracking_off_in_a_file_is_off(tmp_path):
     assert parse_run_config([f"--config={tmp_path / 'run.yaml'}"]).tracking.mode == "off"
 
 
+@pytest.mark.slow  # the agent looks every five seconds
 def test_sweep_and_agent_run_sorakit(hub, tmp_path):
     sweep = {
         "project": "searches",
