@@ -396,7 +396,7 @@ def break_and_append_stage(self, record, **tables):
 
 def die_or_save(self, *args):
     if what == "SIGKILL" and self._scheduler.stage == 3:  # stage 2 has ended
-        time.sleep(1.2)
+        time.sleep(3.0)
         os.kill(os.getpid(), signal.SIGKILL)
     save(self, *args)
 
@@ -411,7 +411,7 @@ def run_in_a_process(
     """Run in a process of its own and break something after its first stages.
 
     Args:
-        what: SIGKILL (of the process, 1.2 seconds after stage 2 ended), server (500, then dropped
+        what: SIGKILL (of the process, 3 seconds after stage 2 ended), server (500, then dropped
             connections) or wandb-core.
     """
     folder.mkdir(parents=True)
@@ -428,7 +428,7 @@ def test_offline_run_that_was_killed_is_rebuilt_and_not_doubled(
     assert run_in_a_process(config, tmp_path / "c", "SIGKILL").returncode == -signal.SIGKILL
     path = Path(config.out_dir)
     [first] = (path / "wandb").glob("offline-run-*")
-    kept = history(first)
+    kept = history(first)  # a second would do; 1.2 did here, and 3 are for slow machines
     assert [row["stage/number"] for row in kept if "stage/number" in row] == [0, 1, 2]
     run(config, show_progress=False)
     [second] = (path / "wandb").glob("offline-run-*")
