@@ -15,11 +15,10 @@ from scipy.optimize import isotonic_regression
 from analysis.curves import SCORES, SHARES, area_weights
 from analysis.inflection import FloatArray
 from analysis.load import PATH, SEED_KEYS
+from sorakit.records import ROUNDING
 
 Reference = Literal["dense", "gain"]
 REFERENCES: tuple[Reference, ...] = ("dense", "gain")
-
-_ROUNDING = 1e-12  # 0.9 * 0.8 comes out above the score 0.72
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +81,7 @@ def fewest_params_measured(points: RetentionPoints, retained: FloatArray, share:
     if np.isnan(retained).any():
         return float("nan")
     best = np.array([retained[column > 0].max() for column in points.averages.T])
-    keeps = best >= share * (1 - _ROUNDING)
+    keeps = best >= share * (1 - ROUNDING)
     return float(points.counts[keeps.argmax()]) if keeps.any() else float("nan")
 
 
@@ -101,7 +100,7 @@ def area_of(points: RetentionPoints, retained: FloatArray) -> FloatArray:
 
 
 def _crossing(counts: FloatArray, fit: FloatArray, share: float) -> float:
-    keeps = fit >= share * (1 - _ROUNDING)
+    keeps = fit >= share * (1 - ROUNDING)
     if not keeps.any():
         return float(counts[-1])
     first = int(keeps.argmax())

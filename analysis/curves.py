@@ -8,10 +8,11 @@ import pandas as pd
 
 from analysis.intervals import student_t_interval
 from analysis.load import FLOOR, HOLD_DENSE, PATH, SEED_KEYS
+from sorakit import metric_names
 from sorakit.records import sparsest_keeping
 
-SCORES = ["memorization", "generalization"]
-SHARES = {"d99": 0.99, "d95": 0.95, "d90": 0.90, "d50": 0.50}
+SCORES = [*metric_names.SCORES]  # a list, to select columns with
+SHARES = {**metric_names.SHARES, "d50": 0.50}
 """Column suffix -> share of the dense score that must be kept."""
 BANDS = [(100, 50), (50, 20), (20, 5), (5, 1)]
 """Upper and lower edge in percent of the dense count; a band holds its upper edge."""

@@ -10,6 +10,8 @@ import yaml
 
 from sorakit.config import BackboneConfig, StageControl, TaskConfig
 from sorakit.records import (
+    FLOOR,
+    PATH,
     STAGES_FILE,
     STATUS_FILE,
     Run,
@@ -17,11 +19,10 @@ from sorakit.records import (
     find_runs,
     is_run_folder,
     load_run,
+    role_of,
 )
 
-PATH = "path"
 HOLD_DENSE = "hold_dense"
-FLOOR = "floor"
 
 DATASET_KEYS = ["task", "backbone", "setting"]
 """What one panel or one block of a table shows."""
@@ -228,11 +229,10 @@ def _identity(run: Run) -> dict[str, Any]:
 
 
 def _role(method: str, control: str) -> str:
-    if method == "head_only":
-        return FLOOR
-    if method != "sora" or control not in get_args(StageControl):
+    role = role_of(method, control)
+    if role != FLOOR and (method != "sora" or control not in get_args(StageControl)):
         raise ValueError(f"method {method!r} with control {control!r} has no place in these tables")
-    return PATH if control == "none" else control
+    return role
 
 
 def _setting(config: dict[str, Any]) -> str:

@@ -70,6 +70,9 @@ MEMORIZATION_SPLIT = "memorization"
 GENERALIZATION_SPLIT = "generalization"
 TEST_SPLIT = "test"
 
+SCORES = (MEMORIZATION_SPLIT, GENERALIZATION_SPLIT)
+"""The two scores that are set against the number of parameters."""
+
 SHARES = {"d99": 0.99, "d95": 0.95, "d90": 0.90}
 """Name -> share of the dense score that the fewest parameters must keep."""
 

@@ -44,8 +44,13 @@ TRACKING_DIR = "wandb"
 State = Literal["running", "completed", "failed", "interrupted"]
 
 # Seven times faster where PyYAML was built with libyaml, as its wheels are; safe as well.
-_YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_ROUNDING = 1e-12  # 0.9 * 0.8 comes out above the score 0.72
+YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+ROUNDING = 1e-12
+"""Relative; what a share of a score is lowered by: 0.9 * 0.8 comes out above the score 0.72."""
+PATH = "path"
+"""Role of a run of Algorithm 1; the role of a control is its name."""
+FLOOR = "floor"
+"""Role of a run without an adapter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +153,18 @@ class StepRecord:
     """Learning rate of A, B and the head."""
     xi: float
     """Threshold, gate units per optimizer step; 0 without gates."""
+
+
+def role_of(method: str, control: str) -> str:
+    """Return what a run stands for: the path, the floor, or the control that it is.
+
+    Args:
+        method: `method.name`.
+        control: `stage.control`.
+    """
+    if method == "head_only":
+        return FLOOR
+    return PATH if control == "none" else control
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
@@ -358,7 +375,7 @@ def sparsest_keeping(path: pd.DataFrame, score: str, share: float) -> pd.Series 
     dense = path[path["stage"] == 0]
     if dense.empty or not dense[score].iloc[0] > 0:
         return None
-    least = share * float(dense[score].iloc[0]) * (1 - _ROUNDING)
+    least = share * float(dense[score].iloc[0]) * (1 - ROUNDING)
     kept: pd.DataFrame = path[path[score] >= least]
     return kept.sort_values(["num_nonzero_params", "stage"], ascending=[True, False]).iloc[0]
 
@@ -406,11 +423,9 @@ def load_run(path: Path | str, *, with_ranks: bool = True) -> Run:
         else pd.DataFrame(columns=pd.Index(rank_columns))
     )
     timings = _read_table(folder / TIMINGS_FILE, ["stage"])
-    text = (folder / CONFIG_FILE).read_text("utf-8")
-    config = cast(dict[str, Any], yaml.load(text, Loader=_YamlLoader))
     return Run(
         path=folder,
-        config=config,
+        config=read_config(folder),
         meta=meta,
         status=read_status(folder),
         stages=stages,
@@ -434,6 +449,17 @@ def read_meta(path: Path) -> dict[str, Any]:
             "Read this run with the sorakit version named in its meta.json."
         )
     return meta
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the resolved configuration in a run folder."""
+    text = (path / CONFIG_FILE).read_text("utf-8")
+    return cast(dict[str, Any], yaml.load(text, Loader=YAML_LOADER))
+
+
+def read_timings(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of `timings.jsonl`; a torn last line is left out."""
+    return _read_lines(path / TIMINGS_FILE)
 
 
 def read_last_stage(path: Path) -> dict[str, Any] | None:

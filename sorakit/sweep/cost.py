@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from sorakit.config import RunConfig
 from sorakit.records import (
-    CONFIG_FILE,
     META_FILE,
-    TIMINGS_FILE,
     config_to_dict,
     is_complete,
+    read_config,
+    read_timings,
 )
 
 MOST_RUNS = 300
 """Finished runs that are looked at; more would not tell more, and reading them takes time."""
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +56,7 @@ class CostModel:
         if times is None or path in self._seen:
             return
         self._seen.add(path)
-        config = yaml.load((path / CONFIG_FILE).read_text("utf-8"), Loader=_Loader)  # a SafeLoader
+        config = read_config(path)
         self._twins.setdefault(_twin_key(config), []).append(times)
         self._kinds.setdefault(_kind_key(config), []).append(times)
 
@@ -107,10 +104,7 @@ def describe_seconds(seconds: float) -> str:
 
 
 def _read_times(path: Path) -> Times | None:
-    file = path / TIMINGS_FILE
-    if not file.is_file():
-        return None
-    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    rows = read_timings(path)
     seconds = {int(row["stage"]): float(row["seconds"]) for row in rows if "seconds" in row}
     if 0 not in seconds:
         return None

@@ -22,8 +22,8 @@ from typing import Any, cast, get_type_hints
 import yaml
 
 from sorakit.config import RunConfig
-from sorakit.options import checked_values
-from sorakit.records import run_id
+from sorakit.options import checked_values, one_line
+from sorakit.records import YAML_LOADER, run_id
 
 CONFIG = "config"
 GRID = "grid"
@@ -132,7 +132,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
             f"`--config` must be a file that can be read, got {str(file)!r}."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(str(error))
         raise ValueError(f"`--config` must be YAML, got {str(file)!r}: {reason}.") from error
     if not isinstance(content, dict):
         kind = "nothing" if content is None else type(content).__name__
@@ -142,11 +142,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return cast(dict[str, Any], content)
 
 
-# The C parser reads a file of 10,000 points in a second, the other one in ten.
-_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_Base):
+class _Loader(YAML_LOADER):
     """A safe loader that refuses a key which stands twice: one of the two would be ignored."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
@@ -159,7 +155,7 @@ class _Loader(_Base):
                         None, None, f"key {key!r} stands twice", key_node.start_mark
                     )
                 seen.add(key)
-        return _Base.construct_mapping(self, node, deep)
+        return YAML_LOADER.construct_mapping(self, node, deep)
 
 
 def _merge(spec: _Spec, file: Path) -> None:

@@ -14,7 +14,8 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError, WandbA
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
-from sorakit.config import TrackingMode
+from sorakit.config import TrackingConfig, TrackingMode
+from sorakit.options import one_line
 from sorakit.records import TRACKING_DIR, Run
 from sorakit.tracking.rows import labels, shown_config
 
@@ -64,6 +65,11 @@ def client_mode(wanted: TrackingMode) -> tuple[ClientMode, str | None]:
     if wanted == "online" and not _has_key():
         return "offline", "there is no API key (`wandb login` asks for one)"
     return wanted, None
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an error says, on one line; its type where it says nothing."""
+    return one_line(str(error)) or type(error).__name__
 
 
 def check_server(*, timeout: int) -> wandb.Api:
@@ -174,7 +180,7 @@ def read_target(run: Run, *, project: str | None = None, entity: str | None = No
     tracking: Mapping[str, Any] = run.config.get("tracking") or {}
     known: dict[str, Any] = {
         "run_id": run.run_id,
-        "project": tracking.get("project") or "sorakit",
+        "project": tracking.get("project") or TrackingConfig().project,
         "entity": tracking.get("entity"),
     }
     if file.exists():

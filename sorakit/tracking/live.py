@@ -22,10 +22,11 @@ from sorakit.tracking.client import (
     client_mode,
     open_run,
     read_target,
+    reason_of,
     write_target,
 )
 from sorakit.tracking.mirror import Mirror
-from sorakit.tracking.rows import find_floor
+from sorakit.tracking.rows import find_floor, load_floors
 
 _ANSWER_TIMEOUT = 10
 _INIT_TIMEOUT = 20.0
@@ -150,7 +151,7 @@ class LiveTracker:
             self._path,
             tracked,
             folder=self._path / TRACKING_DIR,
-            floor=find_floor(run.config, siblings),
+            floor=find_floor(run.config, load_floors(siblings)),
             log_adapters=self._config.log_adapters,
         )
         self._tracked = tracked
@@ -158,10 +159,9 @@ class LiveTracker:
         return mirror
 
     def _failed(self, error: BaseException) -> None:
-        reason = " ".join(str(error).split()) or type(error).__name__
         warnings.warn(
-            f"W&B ({self._mode}) failed: {reason} The run folder {str(self._path)!r} holds "
-            "everything; `sorakit sync` sends it.",
+            f"W&B ({self._mode}) failed: {reason_of(error)} The run folder {str(self._path)!r} "
+            "holds everything; `sorakit sync` sends it.",
             stacklevel=3,
         )
 

@@ -20,6 +20,7 @@ from sorakit.metric_names import (
     MEMORIZATION_SPLIT,
     OPTIMIZER_STEP,
     RECORDS_DIGEST,
+    SCORES,
     SHARES,
     SMALLEST_BUDGET,
     STAGE_KEYS,
@@ -31,9 +32,8 @@ from sorakit.metric_names import (
     fewest_params,
     floor_score,
 )
-from sorakit.records import Run, is_run_folder, load_run, sparsest_keeping
+from sorakit.records import Run, is_run_folder, load_run, role_of, sparsest_keeping
 
-SCORES = (MEMORIZATION_SPLIT, GENERALIZATION_SPLIT)
 GAINS = {MEMORIZATION_SPLIT: MEMORIZATION_GAIN, GENERALIZATION_SPLIT: GENERALIZATION_GAIN}
 STEP_KEYS = {
     "step": OPTIMIZER_STEP,
@@ -44,7 +44,6 @@ STEP_KEYS = {
 }
 """Column of `steps.jsonl` -> key."""
 RANK_COLUMNS = ["layer", "matrix", "rank", "strength"]
-PATH, FLOOR = "path", "floor"
 
 Row = dict[str, Any]
 Scores = Mapping[str, float]
@@ -69,9 +68,8 @@ class Labels:
 
 def labels(config: Mapping[str, Any]) -> Labels:
     """Return the labels of a run with the resolved configuration `config`."""
-    method, control = config["method"]["name"], config["stage"]["control"]
-    role = control if control != "none" else PATH
-    job_type = FLOOR if method == "head_only" else role
+    method = config["method"]["name"]
+    job_type = role_of(method, config["stage"]["control"])
     dataset = dataset_name(config["task"])
     tags = (Path(config["backbone"]["name"]).name, method, config["gates"]["update"])
     return Labels(
@@ -188,20 +186,28 @@ def records_digest(run: Run, floor: Scores | None) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def find_floor(config: Mapping[str, Any], candidates: Iterable[Path]) -> dict[str, float] | None:
+def load_floors(candidates: Iterable[Path]) -> list[Run]:
+    """Return the floors among some folders, with their dense stage; other folders are passed over.
+
+    Args:
+        candidates: Folders that may hold floors.
+    """
+    runs = (load_run(path, with_ranks=False) for path in candidates if is_run_folder(path))
+    return [
+        run for run in runs if run.config["method"]["name"] == "head_only" and not run.stages.empty
+    ]
+
+
+def find_floor(config: Mapping[str, Any], floors: Iterable[Run]) -> dict[str, float] | None:
     """Return the scores of the floor of a run: the same head, trained with no adapter.
 
     Args:
         config: Resolved configuration of the run.
-        candidates: Folders that may hold the floor; other folders are passed over.
+        floors: Floors, of this run and of others.
     """
     wanted = _what_a_floor_shares(config)
-    for path in candidates:
-        if not is_run_folder(path):
-            continue
-        run = load_run(path)
-        same = run.config["method"]["name"] == "head_only" and _what_a_floor_shares(run.config)
-        if same == wanted and not run.stages.empty:
+    for run in floors:
+        if _what_a_floor_shares(run.config) == wanted:
             return {score: float(run.stages[score].iloc[0]) for score in SCORES}
     return None
 

@@ -17,10 +17,11 @@ from sorakit.tracking.client import (
     check_server,
     open_run,
     read_target,
+    reason_of,
     require_key,
 )
 from sorakit.tracking.mirror import Mirror
-from sorakit.tracking.rows import Scores, find_floor, num_rows, records_digest
+from sorakit.tracking.rows import Scores, find_floor, load_floors, num_rows, records_digest
 
 _ANSWER_TIMEOUT = 30
 _INIT_TIMEOUT = 60.0
@@ -72,17 +73,19 @@ def sync(
     try:
         api = check_server(timeout=_ANSWER_TIMEOUT)
     except FAILURES as error:
-        reason = _reason(error)
+        reason = reason_of(error)
         say(f"The server does not answer: {reason}")
         report.failed.extend((path, reason) for path in paths)
         return report
+    siblings = (sibling for path in paths for sibling in sorted(path.absolute().parent.iterdir()))
+    floors = load_floors(dict.fromkeys([*(path.absolute() for path in paths), *siblings]))
     for path in paths:
         run = load_run(path)
         if is_alive(run.status):
             report.running.append(path)
             say(f"{path} is running; left out.")
             continue
-        floor = find_floor(run.config, [*paths, *sorted(path.absolute().parent.iterdir())])
+        floor = find_floor(run.config, floors)
         target = read_target(run, project=project, entity=entity)
         try:
             remote = _remote(api, target)
@@ -93,16 +96,12 @@ def sync(
                 continue
             report.projects.add(_send(run, target, floor))
         except FAILURES as error:
-            report.failed.append((path, _reason(error)))
-            say(f"{path} could not be sent: {_reason(error)}")
+            report.failed.append((path, reason_of(error)))
+            say(f"{path} could not be sent: {reason_of(error)}")
         else:
             report.sent.append(path)
             say(f"{path} sent.")
     return report
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _remote(api: wandb.Api, target: Target) -> Any:

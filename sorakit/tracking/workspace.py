@@ -19,6 +19,7 @@ from sorakit.metric_names import (
     NUM_NONZERO_PARAMS,
     OPTIMIZER_STEP,
     RANKS_TABLE,
+    SCORES,
     SHARES,
     SMALLEST_BUDGET,
     STAGE_KEYS,
@@ -27,9 +28,10 @@ from sorakit.metric_names import (
     fewest_params,
     floor_score,
 )
-from sorakit.tracking.client import FAILURES
+from sorakit.records import PATH
+from sorakit.tracking.client import FAILURES, reason_of
 from sorakit.tracking.mirror import HEATMAP
-from sorakit.tracking.rows import PATH, RANK_COLUMNS, SCORES
+from sorakit.tracking.rows import RANK_COLUMNS
 
 VIEW = "sorakit"
 """Part of the view's address; fixed, so that the view is found again."""
@@ -63,7 +65,7 @@ def save_workspaces(
         try:
             say(f"Dashboard: {save_workspace(entity=entity, project=project)}")
         except FAILURES as error:
-            say(f"{name} could not be saved: {' '.join(str(error).split())}")
+            say(f"{name} could not be saved: {reason_of(error)}")
             failed.append(name)
     return failed
 

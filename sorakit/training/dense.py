@@ -21,7 +21,6 @@ from sorakit.records import (
     CHECKPOINTS_DIR,
     DENSE_CHECKPOINT,
     EXAMPLES_FILE,
-    META_FILE,
     RANKS_FILE,
     STAGES_FILE,
     STEPS_FILE,
@@ -29,6 +28,7 @@ from sorakit.records import (
     RunWriter,
     dense_key,
     read_last_stage,
+    read_meta,
     short_hash,
     stage_name,
 )
@@ -168,8 +168,7 @@ def start_after_dense(source: Path, run: Path, *, maker: str) -> None:
         run: Run folder.
         maker: Run id of the run that trained the dense stage; written as `dense_stage_of`.
     """
-    meta = json.loads((run / META_FILE).read_text("utf-8"))
-    RunWriter(run).write_meta({**meta, "dense_stage_of": maker})
+    RunWriter(run).write_meta({**read_meta(run), "dense_stage_of": maker})
     copy_dense_stage(source, run)
     dense = read_last_stage(run)
     assert dense is not None

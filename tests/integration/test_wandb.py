@@ -21,7 +21,7 @@ from sorakit.config import RunConfig, TrackingConfig
 from sorakit.metric_names import STAGE_KEYS
 from sorakit.records import RunWriter, find_runs, load_run, read_steps, run_id, stage_name
 from sorakit.tracking import live
-from sorakit.tracking.rows import STEP_KEYS, find_floor
+from sorakit.tracking.rows import STEP_KEYS, find_floor, load_floors
 from sorakit.training.run import run
 from sorakit.training.xi_scheduler import TRAINER_OPTIONS
 from tests.support.broken_runs import files_of
@@ -548,7 +548,7 @@ def test_a_later_floor_is_sent_with_its_paths(synced, server, place, online):
     assert sync(place.runs / "grid") == 0
     path = place.runs / "grid" / "animals-1"
     stored = server.runs[load_run(path).run_id]
-    floor = find_floor(load_run(path).config, find_runs(place.runs / "grid"))
+    floor = find_floor(load_run(path).config, load_floors(find_runs(place.runs / "grid")))
     assert floor is not None
     assert stored.summary["run/floor_generalization"] == floor["generalization"]
     assert_holds_the_run(stored, path)

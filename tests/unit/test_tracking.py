@@ -20,6 +20,7 @@ from sorakit.tracking.rows import (
     dataset_name,
     find_floor,
     labels,
+    load_floors,
     shown_config,
     stage_row,
     summary,
@@ -157,10 +158,10 @@ def test_floor_is_of_the_same_seed_task_and_backbone(tmp_path):
         write_run(tmp_path, "floor", seed=1, backbone=BackboneConfig(name="other")),
     ]
     others = [*floors, tmp_path / "no-run"]
-    assert find_floor(path.config, others) is None
+    assert find_floor(path.config, load_floors(others)) is None
     own = write_run(tmp_path, "floor", seed=1)
     stages = load_run(own).stages
-    assert find_floor(path.config, [*others, own]) == {
+    assert find_floor(path.config, load_floors([*others, own])) == {
         "memorization": stages["memorization"][0],
         "generalization": stages["generalization"][0],
     }
