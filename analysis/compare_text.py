@@ -12,7 +12,7 @@ from analysis.compare import KEYS, RANKED_SHARE, Comparison
 from analysis.controls import dataset_name
 from analysis.curves import SHARES
 from analysis.figures import compact
-from analysis.inflection import ALPHA, MIN_POINTS
+from analysis.slope_changepoint import ALPHA, MIN_POINTS
 
 Row = Mapping[Hashable, object]
 

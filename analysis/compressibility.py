@@ -13,8 +13,8 @@ import pandas as pd
 from scipy.optimize import isotonic_regression
 
 from analysis.curves import SCORES, SHARES, area_weights
-from analysis.inflection import FloatArray
 from analysis.load import PATH, SEED_KEYS
+from analysis.slope_changepoint import FloatArray
 from sorakit.records import ROUNDING
 
 Reference = Literal["dense", "gain"]

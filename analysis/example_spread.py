@@ -9,9 +9,9 @@ import pandas as pd
 
 from analysis.compressibility import REFERENCES, area_of, fewest_params, retention_points
 from analysis.curves import SCORES, SHARES
-from analysis.inflection import FloatArray
 from analysis.load import DATASET_KEYS, FLOOR, PATH
 from analysis.resampling import Correct, read_correct, resampled_scores
+from analysis.slope_changepoint import FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.curves import SCORES, curve_points
-from analysis.inflection import ALPHA, MIN_POINTS, find_inflection_point
 from analysis.intervals import fisher_p_value, student_t_interval
 from analysis.load import PATH, SEED_KEYS
+from analysis.slope_changepoint import ALPHA, MIN_POINTS, find_slope_changepoint
 from analysis.smooth import find_inflection, find_max_curvature_knee
 
 
@@ -26,7 +26,7 @@ def inflections_by_seed(stages: pd.DataFrame) -> pd.DataFrame:
             x, y = curve_points(run, score)
             row: dict[str, object] = {**identity, "score": score, "num_points": len(x)}
             if len(x) >= MIN_POINTS:
-                found = find_inflection_point(x, y)
+                found = find_slope_changepoint(x, y)
                 row |= {
                     "p_value": found.p_value,
                     "shape": found.shape,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from analysis.inflection import FloatArray
+from analysis.slope_changepoint import FloatArray
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
 from sorakit.records import EXAMPLES_FILE
 

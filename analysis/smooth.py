@@ -3,7 +3,7 @@
 The fit is the cubic smoothing spline (Reinsch 1967), natural at its ends, with its smoothness by
 generalized cross-validation (Craven & Wahba 1979) in which every degree of freedom costs 1.4, for
 plain cross-validation undersmooths at a dozen points (Kim & Gu 2004). Neither landmark has a test:
-noise has knees too. `analysis.inflection` asks whether there is anything to find.
+noise has knees too. `analysis.slope_changepoint` asks whether there is anything to find.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from analysis.inflection import FloatArray
+from analysis.slope_changepoint import FloatArray
 
 _SMOOTHNESS = np.logspace(-6, 2, 33)  # of the spline over x scaled to [0, 1]
 _COST_OF_FREEDOM = 1.4

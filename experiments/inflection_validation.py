@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.inflection import (
+from analysis.slope_changepoint import (
     ALPHA,
     BreakProfile,
     FloatArray,
     ar1_factor,
     drop_fits,
-    find_inflection_point,
+    find_slope_changepoint,
     null_distribution,
 )
 from analysis.smooth import inflections, knees, smoother
@@ -209,7 +209,7 @@ def _interval_of_one_curve(
     centres = np.full(curves, scenario.centre())  # one seed: its own break, not the mean over seeds
     truth = _drop_without_noise(scenario, centres[:1])
     y = _noisy(scenario, centres, rng)
-    found = [find_inflection_point(scenario.x, values) for values in y.T]
+    found = [find_slope_changepoint(scenario.x, values) for values in y.T]
     found = [f for f in found if np.isfinite(f.drop)]
     return {
         "interval_coverage": _mean(np.array([f.low <= truth <= f.high for f in found])),

@@ -12,9 +12,9 @@ import pandas as pd
 
 from analysis.curves import SCORES
 from analysis.figures import short_matrix_names
-from analysis.inflection import FloatArray
 from analysis.ranks import agreements, depth_trend, depth_trend_interval
 from analysis.report import look
+from analysis.slope_changepoint import FloatArray
 
 _CELL = (46, 24)  # pixels
 

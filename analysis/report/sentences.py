@@ -12,8 +12,8 @@ from analysis.compare_text import Row
 from analysis.controls import missing_controls
 from analysis.curves import SCORES
 from analysis.figures import compact
-from analysis.inflection import ALPHA
 from analysis.load import DATASET_KEYS, PATH, RunSet
+from analysis.slope_changepoint import ALPHA
 
 Names = dict[tuple[object, ...], str]
 """Dataset -> its short name."""

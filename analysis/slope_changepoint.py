@@ -51,7 +51,7 @@ _EXACT = 1e-20  # sums of squares below this share of the values' own are roundi
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inflection:
+class SlopeChangepoint:
     """The shape of one curve: where it drops, and whether that is more than noise.
 
     Positions are log10 of non-zero parameters, NaN where the shape has no such break.
@@ -237,9 +237,9 @@ def drop_fits(fits: Fits, shapes: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     return np.where(shapes != 1, shapes, np.where(fits.sup_f[0] > 0, 0, 2))
 
 
-def find_inflection_point(
+def find_slope_changepoint(
     x: Sequence[float] | FloatArray, y: Sequence[float] | FloatArray
-) -> Inflection:
+) -> SlopeChangepoint:
     """Return where a curve begins to drop, with a test and an interval.
 
     The interval inverts the profile of the chosen shape: it holds every break of the drop at which
@@ -270,7 +270,7 @@ def find_inflection_point(
         low, high = (float(profile.breaks[end]) for end in ends)
     if SHAPES[chosen] == "levelling":
         levelling = _refined(profile, ys, float("nan"), float(fits.levelling[chosen, 0]))[1]
-    return Inflection(
+    return SlopeChangepoint(
         shape=SHAPES[chosen],
         p_value=float(null.p_values(fits)[0]),
         drop=drop,

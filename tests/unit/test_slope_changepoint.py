@@ -6,11 +6,11 @@ import pwlf
 import pytest
 from scipy.interpolate import make_smoothing_spline
 
-from analysis.inflection import (
+from analysis.slope_changepoint import (
     AR1_RANGE,
     BreakProfile,
     ar1_factor,
-    find_inflection_point,
+    find_slope_changepoint,
     null_distribution,
 )
 from analysis.smooth import find_inflection, find_max_curvature_knee, smoother
@@ -31,36 +31,36 @@ def broken(seed: int, *, at: float = 4.0, noise: float = 0.01) -> np.ndarray:
 def test_drop_is_the_break_that_pwlf_finds(seed: int) -> None:
     y = broken(seed)
     oracle = np.asarray(pwlf.PiecewiseLinFit(X, y, seed=0).fit(2))[1]
-    assert find_inflection_point(X, y).drop == pytest.approx(oracle, abs=2e-3)
+    assert find_slope_changepoint(X, y).drop == pytest.approx(oracle, abs=2e-3)
 
 
 def test_sigmoid_has_the_breaks_that_pwlf_finds() -> None:
     y = 0.6 + 0.3 * np.clip((X - 3.3) / (4.3 - 3.3), 0, 1)
     y = y + 0.003 * np.random.default_rng(0).standard_normal(len(X))
-    found = find_inflection_point(X, y)
+    found = find_slope_changepoint(X, y)
     oracle = np.asarray(pwlf.PiecewiseLinFit(X, y, seed=0).fit(3))
     assert found.shape == "sigmoid"
     assert [found.levelling, found.drop] == pytest.approx(oracle[1:3].tolist(), abs=2e-2)
 
 
 def test_broken_line_without_noise_is_found_exactly() -> None:
-    found = find_inflection_point(X, broken(0, noise=0.0))
+    found = find_slope_changepoint(X, broken(0, noise=0.0))
     assert found.detected
     assert found.shape == "drop"
     assert found.drop == pytest.approx(4.0, abs=1e-3)
 
 
 def test_straight_line_has_no_inflection() -> None:
-    found = find_inflection_point(X, 0.2 * X)
+    found = find_slope_changepoint(X, 0.2 * X)
     assert (found.p_value, found.detected) == (1.0, False)
 
 
 def test_constant_curve_has_no_inflection() -> None:
-    assert find_inflection_point(X, np.full(len(X), 0.5)).p_value == 1.0
+    assert find_slope_changepoint(X, np.full(len(X), 0.5)).p_value == 1.0
 
 
 def test_levelling_is_no_drop() -> None:
-    found = find_inflection_point(X, 1 - broken(0))
+    found = find_slope_changepoint(X, 1 - broken(0))
     assert found.shape == "levelling"
     assert found.p_value <= 0.05
     assert not found.detected
@@ -69,31 +69,31 @@ def test_levelling_is_no_drop() -> None:
 def test_answer_does_not_depend_on_scale_and_order() -> None:
     y = broken(1)
     order = np.random.default_rng(0).permutation(len(X))
-    first, other = find_inflection_point(X, y), find_inflection_point(X[order], 7 * y[order] - 3)
+    first, other = find_slope_changepoint(X, y), find_slope_changepoint(X[order], 7 * y[order] - 3)
     assert other.drop == pytest.approx(first.drop, abs=1e-6)
     assert (other.p_value, other.low, other.high) == (first.p_value, first.low, first.high)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_interval_holds_the_estimate(seed: int) -> None:
-    found = find_inflection_point(X, broken(seed, noise=0.03))
+    found = find_slope_changepoint(X, broken(seed, noise=0.03))
     assert found.low <= found.drop <= found.high
 
 
 def test_too_few_points_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^`x` must hold at least 8 points, got 7\.$"):
-        find_inflection_point(X[:7], X[:7])
+        find_slope_changepoint(X[:7], X[:7])
 
 
 def test_equal_points_are_refused() -> None:
     message = r"^`x` must be distinct, got equal values\. Average the points of one count\.$"
     with pytest.raises(ValueError, match=message):
-        find_inflection_point([*X[:-1], X[0]], X)
+        find_slope_changepoint([*X[:-1], X[0]], X)
 
 
 def test_missing_values_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^`x` and `y` must be finite, got NaN or infinity\.$"):
-        find_inflection_point(X, [*X[:-1], np.nan])
+        find_slope_changepoint(X, [*X[:-1], np.nan])
 
 
 @pytest.mark.parametrize("rho", AR1_RANGE)
