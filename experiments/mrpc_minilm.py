@@ -21,6 +21,8 @@ from sorakit.config import RunConfig
 CONFIG = Path(__file__).parent / "mrpc_minilm.yaml"
 FINALISTS = (1.0, 3.0)
 DEFAULT = 1.0
+NULL_KKT = 256
+"""Examples of the null model's KKT residual, which says little where gates follow no gradient."""
 
 
 def path_config(seed: int, *, gate_lr: float) -> RunConfig:
@@ -47,7 +49,10 @@ def main() -> None:
     sources = [below(args.out, path) for path in paths]
     forks = control_forks(sources, ["hold_dense", "random_mask"], out=args.out)
     done += fork_all(forks, workers=args.workers)
-    null = [replace(path, stage=replace(path.stage, control="random_gradient")) for path in paths]
+    null = [
+        replace(path, stage=replace(path.stage, control="random_gradient", kkt_examples=NULL_KKT))
+        for path in paths
+    ]
     done += run_all([below(args.out, config) for config in null], workers=args.workers)
     keep_records(done, RESULTS / "mrpc_minilm")
 
