@@ -1,12 +1,13 @@
-"""Algorithm 1 beside every control and null model, on one embedded task.
+"""Algorithm 1 beside its controls and null models, on the three embedded tasks.
 
-For every seed: the path by target; the floor; the null models `random_gradient` and
-`shuffled_labels`; and, forked from the path's dense stage (bit for bit their own), `hold_dense`,
-`shrink_only`, `hard_mask_no_retrain`, `hard_mask_retrain`, `random_mask` and `from_scratch`. The
-stages of the controls are as long as those of the path on average, so that both train as many
-steps. Runs that are complete are not repeated; records without weights and examples go to
+For every task and seed: the path by target; the floor; and, forked from the path's dense stage (bit
+for bit their own), `hold_dense` and `random_mask`. For `pydoc_order` and the first seeds also the
+other controls, `shrink_only`, `hard_mask_no_retrain`, `hard_mask_retrain` and `from_scratch`, and
+the null models `random_gradient` and `shuffled_labels`. The stages of the controls are as long as
+those of the path on average, so that both train as many steps. Runs that are complete are not
+repeated; records without weights (of controls, without examples) go to
 `experiments/results/controls`.
-`python -m experiments.controls_table` makes the table and the figure.
+`python -m experiments.controls_table` makes the tables.
 """
 
 import argparse
@@ -19,10 +20,11 @@ from sorakit.cli import parse_run_config
 from sorakit.config import NULL_MODELS, RunConfig, StageControl, XiConfig
 from sorakit.records import load_run, run_path
 
-CONFIG = Path(__file__).parent / "default_gates.yaml"
-FORKS: tuple[StageControl, ...] = (
-    "hold_dense",
-    "random_mask",
+CONFIG = Path(__file__).parent / "embedded.yaml"
+TASKS = ("pydoc_order", "pydoc_topic", "pydoc_pair")
+FORKS: tuple[StageControl, ...] = ("hold_dense", "random_mask")
+"""Of every task."""
+OTHER_FORKS: tuple[StageControl, ...] = (
     "hard_mask_retrain",
     "hard_mask_no_retrain",
     "shrink_only",
@@ -35,7 +37,7 @@ ever leaves zero: untrained directions see a gradient below lambda."""
 
 def path_config(task: str, seed: int) -> RunConfig:
     """Return the path of Algorithm 1 with the default gates."""
-    options = [f"--task.name={task}", f"--seed={seed}", "--xi.first=5e-3"]
+    options = [f"--task.name={task}", f"--seed={seed}", "--trainer.num_threads=1"]
     return parse_run_config([f"--config={CONFIG}", *options])
 
 
@@ -78,21 +80,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", default="pydoc_order")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--other-seeds", type=int, default=3, help="of the other controls")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/controls"))
     args = parser.parse_args()
-    paths = [below(args.out, path_config(args.task, seed)) for seed in range(args.seeds)]
-    alone = [floor_of(path) for path in paths]
-    alone += [
-        replace(path, stage=replace(path.stage, control=control))
-        for control in NULL_MODELS
-        for path in paths
+    paths = [
+        below(args.out, path_config(task, seed)) for seed in range(args.seeds) for task in TASKS
     ]
-    done = run_all([*paths, *(below(args.out, c) for c in alone)], workers=args.workers)
-    forks = control_forks(paths, FORKS, out=args.out)
-    done += fork_all(forks, workers=args.workers)
+    others = [below(args.out, path_config(TASKS[0], seed)) for seed in range(args.other_seeds)]
+    floors = [below(args.out, floor_of(path)) for path in paths]
+    null = [
+        below(args.out, replace(path, stage=replace(path.stage, control=control)))
+        for control in NULL_MODELS
+        for path in others
+    ]
+    keep_records(run_all([*paths, *floors], workers=args.workers), RESULTS / "controls")
+    done = fork_all(control_forks(paths, FORKS, out=args.out), workers=args.workers)
+    keep_records(done, RESULTS / "controls", examples=False)
+    done = run_all(null, workers=args.workers)
+    done += fork_all(control_forks(others, OTHER_FORKS, out=args.out), workers=args.workers)
     keep_records(done, RESULTS / "controls", examples=False)
 
 

@@ -1,11 +1,13 @@
-"""The table of the controls: `python -m experiments.controls_table`.
+"""The tables of the controls: `python -m experiments.controls_table`.
 
-One row a schedule: memorization / generalization at shares of the dense number of parameters, on
-straight lines between the stages in log10, mean over seeds ± standard deviation; then, for every
-control, its difference to the path of the same seed.
+For every task, one row a schedule: memorization / generalization at shares of the dense number of
+parameters, on straight lines between the stages in log10, mean over seeds ± standard deviation;
+then, for every control, its difference to the path of the same seed. Runs with other gates than the
+default ones are left out.
 """
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +15,7 @@ import pandas as pd
 from analysis.curves import SCORES, values_at
 from analysis.load import FLOOR, HOLD_DENSE, PATH, load_runs
 from experiments.runner import RESULTS
+from sorakit.config import GatesConfig
 
 FILE = "controls.md"
 SHARES = (0.5, 0.2, 0.05, 0.01)
@@ -30,21 +33,28 @@ def scores_at_shares(run: pd.DataFrame) -> dict[tuple[str, float], float]:
     }
 
 
-def table(folder: Path) -> pd.DataFrame:
-    """Return one row a (role, seed) and one column a (score, share)."""
-    stages = load_runs([folder]).stages
-    rows = {}
-    for (role, seed, _), run in stages.groupby(["role", "seed", "run_id"]):
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Return for every task one row a (role, seed) and one column a (score, share)."""
+    runs = load_runs([folder])
+    gates = asdict(GatesConfig())
+    default = [run_id for run_id, config in runs.configs.items() if config["gates"] == gates]
+    stages = runs.stages[runs.stages["run_id"].isin(default)]
+    found: dict[str, dict[tuple[str, int], dict[tuple[str, float], float]]] = {}
+    for (task, role, seed, _), run in stages.groupby(["task", "role", "seed", "run_id"]):
+        rows = found.setdefault(str(task), {})
         if role in (FLOOR, HOLD_DENSE):  # no curve: the last score at every share
             last = run.sort_values("stage").iloc[-1]
             rows[role, seed] = {(score, s): last[score] for score in SCORES for s in SHARES}
         else:
             rows[role, seed] = scores_at_shares(run)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["role", "seed"])
+    return {
+        task: pd.DataFrame.from_dict(rows, orient="index").rename_axis(["role", "seed"])
+        for task, rows in found.items()
+    }
 
 
 def markdown(scores: pd.DataFrame) -> str:
-    """Return the table, and the paired differences to the path, as Markdown."""
+    """Return the table of a task, and the paired differences to the path, as Markdown."""
     roles = [PATH, *sorted(set(scores.index.get_level_values("role")) - {PATH})]
     head = "| schedule | seeds |" + "".join(f" {share:.0%} of dense |" for share in SHARES)
     lines = [head, "|" + "---|" * (2 + len(SHARES))]
@@ -76,7 +86,8 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="?", type=Path, default=RESULTS / "controls")
     args = parser.parse_args()
-    text = markdown(table(args.runs))
+    named = tables(args.runs)
+    text = "\n".join(f"{task}:\n\n{markdown(scores)}" for task, scores in named.items())
     (args.runs / FILE).write_text(text, "utf-8")
     print(text)
 

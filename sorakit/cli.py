@@ -5,6 +5,7 @@ torch (the runs of a sweep are processes of their own).
 """
 
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,6 @@ from sorakit.options import one_line, run_config
 
 _FAILED = 1
 _USER_ERROR = 2
-_INTERRUPTED = 130
 
 _DESCRIPTION = """Memorization and generalization against adapter sparsity: adapt a pre-trained
 model densely, raise the SoRA threshold xi step by step, and record both at every stage."""
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         argv: Arguments without the program name; `None` reads `sys.argv`.
 
     Raises:
-        SystemExit: Always: 0 done, 1 failed while running, 2 wrong input, 130 interrupted.
+        SystemExit: Always: 0 done, 1 failed while running, 2 wrong input, 130 after Ctrl-C, 143
+            after SIGTERM.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     options = _parser().parse_args(None if argv is None else list(argv))
@@ -71,9 +72,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:  # a full disk, above all
         sys.stderr.write(f"sorakit: error: {error}\n")
         sys.exit(_FAILED)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted. The same command goes on from the last checkpoint.\n")
-        sys.exit(_INTERRUPTED)
+    except KeyboardInterrupt as error:
+        signum = error.args[0] if error.args else signal.SIGINT
+        how = "Interrupted" if signum == signal.SIGINT else f"Stopped by {signum.name}"
+        sys.stderr.write(f"\n{how}. The same command goes on from the last checkpoint.\n")
+        sys.exit(128 + signum)
     sys.exit(code)
 
 
@@ -163,7 +166,7 @@ def _sweep_parser() -> ArgumentParser:
         "--threads-per-run",
         type=int,
         default=1,
-        help="CPU threads of a run, where trainer.num_threads is null.",
+        help="CPU threads of a process, where trainer.num_threads is null.",
     )
     parser.add_argument(
         "--gpus-per-run", type=float, default=0.0, help="ray: GPUs of a run, for example 0.25."
@@ -178,7 +181,7 @@ def _run(options: Namespace) -> int:
     outcome = run(config)
     if outcome.action == "skipped":
         _say(f"{outcome.path} is complete already; nothing to do.")
-    else:
+    elif outcome.action == "completed":
         _say(f"Completed {outcome.path}")
     return 0
 
@@ -204,7 +207,7 @@ def _sweep(options: Namespace) -> int:
     if options.dry_run:
         _say(describe_plan(plan, workers=workers))
         return 0
-    engine = _engine(options)
+    engine = _engine(options, plan)
     with SweepDisplay(plan, workers=engine.num_slots, console=Console()) as display:
         outcome = run_sweep(plan, engine, display)
     if outcome.failed:
@@ -214,7 +217,7 @@ def _sweep(options: Namespace) -> int:
     return 0
 
 
-def _engine(options: Namespace) -> Any:
+def _engine(options: Namespace, plan: Any) -> Any:
     if options.engine == "local":
         from sorakit.sweep.engines import LocalEngine
 
@@ -226,9 +229,10 @@ def _engine(options: Namespace) -> Any:
         return LocalEngine(workers=options.workers or 1)
     from sorakit.sweep.ray_engine import RayEngine
 
+    processes = max(job.config.trainer.devices for job in plan.jobs)
     return RayEngine(
         workers=options.workers,
-        threads_per_run=options.threads_per_run,
+        cpus_per_run=options.threads_per_run * processes,
         gpus_per_run=options.gpus_per_run,
     )
 

@@ -355,16 +355,30 @@ class TrainerConfig:
     """Arithmetic of the model; gates, optimizer state and adapters stay float32 in the mixed
     modes."""
     num_threads: int | None = None
-    """Threads of a CPU run; null keeps torch's choice. Results are bit-identical only at equal
-    thread counts."""
+    """Threads of a CPU run, of each of its processes; null keeps torch's choice. Results are
+    bit-identical only at equal thread counts."""
+    devices: int = 1
+    """Devices (CPU: processes) on each machine. They share every batch of `optim.batch_size`."""
+    num_nodes: int = 1
+    """Machines; with more than one, Slurm or torchrun starts the processes (docs/cluster.md)."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    """How several devices train: ddp, each with the whole model; auto is ddp where there are
+    several. Strategies that split a model would split the ranks that a gate stands for."""
 
     def __post_init__(self) -> None:
+        _require(self.devices >= 1, "trainer.devices", ">= 1", self.devices)
+        _require(self.num_nodes >= 1, "trainer.num_nodes", ">= 1", self.num_nodes)
         _require(
             self.num_threads is None or self.num_threads >= 1,
             "trainer.num_threads",
             ">= 1 or null",
             self.num_threads,
         )
+
+    @property
+    def num_processes(self) -> int:
+        """Processes of a run, one a device."""
+        return self.devices * self.num_nodes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -187,9 +187,7 @@ def run_id(config: RunConfig) -> str:
     It covers the resolved configuration and the method version, without what cannot change the
     experiment: the output folder, the number of threads and where the run is shown.
     """
-    content = config_to_dict(config)
-    del content["out_dir"]
-    del content["tracking"]
+    content = _named_content(config)
     del content["trainer"]["num_threads"]
     return short_hash({"method_version": METHOD_VERSION, "config": _numbers_as_floats(content)})
 
@@ -200,15 +198,13 @@ def dense_config(config: RunConfig) -> dict[str, Any]:
     Two configurations in which it is the same may share the dense stage: they differ only in what
     comes after it. The number of threads is part of it: it decides the last bits.
     """
-    content = config_to_dict(config)
+    content = _named_content(config)
     control = config.stage.control
     stage = {
         "lr_factor": config.stage.lr_factor,  # the dense learning rate decays to it
         "kkt_examples": config.stage.kkt_examples,  # a column of the record
         "null_model": control if control in NULL_MODELS else None,
     }
-    del content["out_dir"]
-    del content["tracking"]
     return {**content, "xi": {"start": config.xi.start}, "stage": stage}
 
 
@@ -564,6 +560,22 @@ def check_run_content(path: Path, config: RunConfig) -> None:
             f"not {run_id(config)}. "
             "Choose another folder, or the configuration in its config.yaml."
         )
+
+
+def _named_content(config: RunConfig) -> dict[str, Any]:
+    """Return what names a run or a dense stage.
+
+    Of several devices it is their number that changes results, by rounding and dropout. One has no
+    mention: a run on it has the name that it had before there could be several.
+    """
+    content = config_to_dict(config)
+    del content["out_dir"]
+    del content["tracking"]
+    trainer = content["trainer"]
+    del trainer["devices"], trainer["num_nodes"], trainer["strategy"]
+    if config.trainer.num_processes > 1:
+        trainer["num_processes"] = config.trainer.num_processes
+    return content
 
 
 def _plain(value: Any) -> Any:

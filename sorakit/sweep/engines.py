@@ -67,7 +67,8 @@ class Engine(ABC):
 class LocalEngine(Engine):
     """Processes of this machine, one a run.
 
-    Several GPUs in `CUDA_VISIBLE_DEVICES` are dealt out to the workers in turn.
+    Several GPUs in `CUDA_VISIBLE_DEVICES` are dealt out to the workers in turn, to each as many as
+    the devices of its run.
 
     Args:
         workers: Runs at a time.
@@ -92,7 +93,9 @@ class LocalEngine(Engine):
         slot = min(set(range(self._workers)) - set(self._running))
         env = thread_environment(job)
         if len(self._gpus) > 1:
-            env["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
+            first, count = slot * job.config.trainer.devices, job.config.trainer.devices
+            gpus = [self._gpus[i % len(self._gpus)] for i in range(first, first + count)]
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         self._running[slot] = (job, start_worker(request, env=env))
 
     @override

@@ -98,6 +98,11 @@ def _job(point: Point, *, out: Path, threads: int) -> Job:
     config = point.config
     path = out / config.task.name / point.run_id
     trainer = config.trainer
+    if trainer.num_nodes > 1:
+        raise ValueError(
+            f"`trainer.num_nodes` must be 1 in a sweep, got {trainer.num_nodes}. Start "
+            "such a run by itself (docs/cluster.md)."
+        )
     if trainer.num_threads is None:
         trainer = replace(trainer, num_threads=threads)
     config = replace(config, out_dir=str(path), trainer=trainer)

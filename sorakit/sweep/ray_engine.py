@@ -28,7 +28,7 @@ class RayEngine(Engine):
 
     Args:
         workers: Runs at a time; null is what the cluster, or this machine, has room for.
-        threads_per_run: CPUs that a run takes.
+        cpus_per_run: CPUs that a run takes.
         gpus_per_run: GPUs that a run takes; 0.25 puts four runs on one.
 
     Raises:
@@ -37,7 +37,7 @@ class RayEngine(Engine):
 
     most_deaths = 4  # nodes of a cluster may be taken away
 
-    def __init__(self, *, workers: int | None, threads_per_run: int, gpus_per_run: float) -> None:
+    def __init__(self, *, workers: int | None, cpus_per_run: int, gpus_per_run: float) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             ray: Any = importlib.import_module("ray")  # an extra, which type checkers may not find
@@ -48,17 +48,17 @@ class RayEngine(Engine):
             ) from error
         self._ray = ray
         self._workers = workers
-        self._need = {"CPU": float(threads_per_run), "GPU": gpus_per_run}
+        self._need = {"CPU": float(cpus_per_run), "GPU": gpus_per_run}
         self._running: dict[Any, Job] = {}
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if "RAY_ADDRESS" in os.environ:
             ray.init(**options)
         else:
-            num_cpus = threads_per_run * workers if workers else None  # all of this machine
+            num_cpus = cpus_per_run * workers if workers else None  # all of this machine
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **options)
         # A lost task is started again by the sweep, which looks whether it got further.
         self._execute = ray.remote(_execute).options(
-            num_cpus=threads_per_run, num_gpus=gpus_per_run, max_retries=0
+            num_cpus=cpus_per_run, num_gpus=gpus_per_run, max_retries=0
         )
 
     @property

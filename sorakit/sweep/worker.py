@@ -24,6 +24,8 @@ DONE = 0
 REFUSED = 2
 IN_USE = 75
 INTERRUPTED = 130
+_REQUEST = "SORAKIT_REQUEST"
+"""Environment variable with the request, for the other processes of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ def start_worker(request: Request, *, env: Mapping[str, str]) -> subprocess.Pope
             stdout=stream,
             stderr=stream,
             cwd=request.folder,
-            env={**os.environ, **env},
+            env={**_own_environment(), **env},
             start_new_session=True,  # Ctrl-C reaches the sweep alone, which then stops its workers
         )
     assert process.stdin is not None
@@ -78,6 +80,11 @@ def start_worker(request: Request, *, env: Mapping[str, str]) -> subprocess.Pope
     except BrokenPipeError:
         pass  # it died at once; its exit code tells
     return process
+
+
+def _own_environment() -> dict[str, str]:
+    """Return the environment without a request that a worker would take for its own."""
+    return {name: value for name, value in os.environ.items() if name != _REQUEST}
 
 
 def last_line(log: Path) -> str:
@@ -93,7 +100,10 @@ def main() -> int:
     # In the background of a shell SIGINT is ignored, under Ray it is blocked; both are handed down.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    request = Request(**json.loads(sys.stdin.buffer.readline()))
+    # The processes of the other devices of a run are this program again, started by Lightning.
+    text = os.environ.get(_REQUEST) or sys.stdin.buffer.readline().decode()
+    os.environ[_REQUEST] = text
+    request = Request(**json.loads(text))
     threading.Thread(target=_stop_with_sweep, daemon=True).start()
     try:
         from sorakit.training.run import run  # torch takes seconds to import

@@ -39,10 +39,11 @@ class ResumePoint(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         target = self._folder / checkpoint_name(self._scheduler.step)
         part = target.with_suffix(".part")
-        trainer.save_checkpoint(part)
+        trainer.save_checkpoint(part)  # every process must call it, and rank 0 writes
+        if not trainer.is_global_zero:
+            return
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
         if self._scheduler.stage == 1 and self._scheduler.steps_in_stage == 0:

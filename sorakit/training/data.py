@@ -15,8 +15,11 @@ from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT, TEST_
 from sorakit.tasks.base import INDEX, LABEL, TEXT, TEXT_PAIR, Task
 from sorakit.tasks.memorization import memorization_indices
 from sorakit.training.batches import batch_stream, evaluation_batches, steps_per_epoch
+from sorakit.training.devices import Share, training_share
 
 Batch = dict[str, Tensor]
+WEIGHT = "share_weight"
+"""In a batch of several processes: `Share.weight`."""
 
 
 class AdaptationData(pl.LightningDataModule):
@@ -34,6 +37,8 @@ class AdaptationData(pl.LightningDataModule):
         batch_size: Training examples per step.
         eval_batch_size: Examples per evaluation batch.
         seed: Seed of the batch order.
+        rank: Which of the processes of a run this is.
+        world_size: Processes that share the batches.
 
     Raises:
         ValueError: If the backbone cannot take inputs of `max_length`.
@@ -49,8 +54,11 @@ class AdaptationData(pl.LightningDataModule):
         batch_size: int,
         eval_batch_size: int,
         seed: int,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a split of few batches
         if max_length > tokenizer.model_max_length:
             raise ValueError(
                 f"`task.max_length` must be <= {tokenizer.model_max_length}, the longest input "
@@ -71,6 +79,8 @@ class AdaptationData(pl.LightningDataModule):
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size
         self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
         self._lengths = _lengths(self._train)
         self._segment = (0, self.steps_per_epoch)
 
@@ -89,36 +99,65 @@ class AdaptationData(pl.LightningDataModule):
         self._segment = (start, count)
 
     @override
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         start, count = self._segment
         batches = batch_stream(
             self._lengths, batch_size=self._batch_size, seed=self._seed, start=start, count=count
         )
-        return self._loader(self._train, list(batches))
+        shares = [
+            training_share(batch, rank=self._rank, world_size=self._world_size) for batch in batches
+        ]
+        return self._loader(self._train, shares)
 
     @override
-    def val_dataloader(self) -> list[DataLoader[Any]]:
-        return [
-            self._loader(rows, evaluation_batches(_lengths(rows), self._eval_batch_size))
-            for rows in self._splits.values()
-        ]
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        loaders = []
+        for rows in self._splits.values():
+            batches = evaluation_batches(_lengths(rows), self._eval_batch_size)
+            loaders.append(self._loader(rows, [Share(rows=batch) for batch in self._own(batches)]))
+        return loaders
 
     def batches_of(self, split: str, *, max_examples: int, batch_size: int) -> list[Batch]:
-        """Return batches, by length, of the first `max_examples` examples of a split."""
+        """Return this process's batches, by length, of a split's first `max_examples` examples."""
         rows = self._splits[split][:max_examples]
-        return [
-            self._collate([rows[i] for i in batch])
-            for batch in evaluation_batches(_lengths(rows), batch_size)
-        ]
+        batches = evaluation_batches(_lengths(rows), batch_size)
+        return [self._collate([rows[i] for i in batch]) for batch in self._own(batches)]
 
-    def _loader(self, rows: list[dict[str, Any]], batches: list[list[int]]) -> DataLoader[Any]:
+    def _own(self, batches: list[list[int]]) -> list[list[int]]:
+        return batches[self._rank :: self._world_size]
+
+    def _loader(self, rows: list[dict[str, Any]], shares: list[Share]) -> DataLoader[Batch]:
+        batches = _Batches(rows, shares, self._collate, is_weighted=self._world_size > 1)
         # The generator keeps `iter()` from drawing on torch's global one.
-        return DataLoader(
-            rows,  # pyright: ignore[reportArgumentType]  # a list has all that a map-style dataset needs
-            batch_sampler=batches,
-            collate_fn=self._collate,
-            generator=torch.Generator(),
-        )
+        return DataLoader(batches, batch_size=None, generator=torch.Generator())
+
+
+class _Batches(torch.utils.data.Dataset[Batch]):
+    """Collated batches in a fixed order."""
+
+    def __init__(
+        self,
+        rows: list[dict[str, Any]],
+        shares: list[Share],
+        collate: Callable[[list[dict[str, Any]]], Batch],
+        *,
+        is_weighted: bool,
+    ) -> None:
+        self._rows = rows
+        self._shares = shares
+        self._collate = collate
+        self._is_weighted = is_weighted
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    @override
+    def __getitem__(self, index: int) -> Batch:
+        share = self._shares[index]
+        batch = self._collate([self._rows[i] for i in share.rows])
+        if self._is_weighted:
+            batch[WEIGHT] = torch.tensor(share.weight)
+        return batch
 
 
 def _tokenise(split: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:

@@ -14,7 +14,8 @@ from sorakit.method.optimizer import RELEASED_EPS, ProxAdamW
 from sorakit.method.tuner import adapted_matrices
 from sorakit.metric_names import TRAIN_LOSS
 from sorakit.tasks.base import INDEX, LABEL
-from sorakit.training.data import Batch
+from sorakit.training.data import WEIGHT, Batch
+from sorakit.training.devices import from_all_processes
 from sorakit.training.evaluation import SplitResult, example_losses, split_result
 
 GATES_GROUP = "gates"
@@ -67,13 +68,14 @@ class AdaptationModule(pl.LightningModule):
     @override
     def forward(self, batch: Batch) -> Tensor:
         """Return logits, (b, classes), float32."""
-        inputs = {name: value for name, value in batch.items() if name not in (LABEL, INDEX)}
+        others = (LABEL, INDEX, WEIGHT)
+        inputs = {name: value for name, value in batch.items() if name not in others}
         return self.model(**inputs).logits.float()
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return the mean loss of a batch."""
+        """Return the mean loss of a batch; with several processes, this one's share of it."""
         losses = example_losses(self(batch), batch[LABEL], is_regression=self._is_regression)
-        return losses.mean()
+        return losses.mean() * batch[WEIGHT] if WEIGHT in batch else losses.mean()
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -93,7 +95,9 @@ class AdaptationModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.results = {}
         for name, outputs in zip(self._split_names, self._outputs, strict=True):
-            logits, labels, indices = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+            own = [tuple(tensor.cpu() for tensor in part) for part in outputs]
+            everywhere = from_all_processes(own)
+            logits, labels, indices = (torch.cat(parts) for parts in zip(*everywhere, strict=True))
             self.results[name] = split_result(
                 logits,
                 labels,
@@ -175,6 +179,13 @@ class AdaptationModule(pl.LightningModule):
         checkpoint.pop("loops", None)
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Return the seed of dropout at a step: derived, so that resuming needs no generator state."""
-    return zlib.crc32(f"sorakit {seed} {step}".encode())
+def step_seed(seed: int, step: int, *, rank: int = 0) -> int:
+    """Return the seed of dropout at a step: derived, so that resuming needs no generator state.
+
+    Args:
+        seed: Seed of the run.
+        step: Optimizer steps taken before.
+        rank: Process of the run: each has examples of its own, and masks of its own.
+    """
+    process = f" {rank}" if rank else ""
+    return zlib.crc32(f"sorakit {seed} {step}{process}".encode())

@@ -67,7 +67,9 @@ class StageRecorder:
         """Write the stage; its line in `stages.jsonl` comes last."""
         assert isinstance(module, AdaptationModule)
         matrices = adapted_matrices(module.model)
-        record = self._record(trainer, module, matrices, end)
+        record = self._record(trainer, module, matrices, end)  # every process takes part
+        if not trainer.is_global_zero:
+            return
         export_lora(
             module.model,
             self._writer.adapter_path(end.stage),

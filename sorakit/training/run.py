@@ -2,22 +2,23 @@
 
 import contextlib
 import logging
+import os
 import pickle
 import signal
 import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sorakit.backbones import load_backbone
 from sorakit.baselines import build_method
-from sorakit.config import RunConfig
+from sorakit.config import RunConfig, TrainerConfig
 from sorakit.locks import FileLock
 from sorakit.method.prune import num_adapter_params
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
@@ -40,6 +41,7 @@ from sorakit.tracking.live import live_tracker
 from sorakit.training.checkpoint import ResumePoint, checkpoints
 from sorakit.training.data import AdaptationData
 from sorakit.training.dense import SharedDenseStage, dense_name
+from sorakit.training.devices import end_with_parent, global_rank, join, new_trainer
 from sorakit.training.module import AdaptationModule
 from sorakit.training.progress import StageProgress
 from sorakit.training.provenance import run_meta
@@ -58,17 +60,20 @@ class RunOutcome:
 
     Attributes:
         path: The run folder.
-        action: completed (it ran to its end) or skipped (it was complete already).
+        action: completed (it ran to its end), skipped (it was complete already) or followed (as
+            one of the other processes of a run on several devices).
     """
 
     path: Path
-    action: Literal["completed", "skipped"]
+    action: Literal["completed", "skipped", "followed"]
 
 
 def run(
     config: RunConfig, *, show_progress: bool = True, dense_store: Path | None = None
 ) -> RunOutcome:
     """Run Algorithm 1, or go on with it where a killed process left it, and record every stage.
+
+    With several devices, every process of the run calls this; that of rank 0 writes.
 
     Args:
         config: Resolved configuration.
@@ -78,15 +83,53 @@ def run(
 
     Raises:
         FolderInUseError: If another process is writing into the run folder.
+        KeyboardInterrupt: After Ctrl-C; after SIGTERM, with that signal as its argument.
         ValueError: If the configuration cannot be run; nothing has been written then.
     """
     path = run_path(config)
+    _quiet_libraries()
+    if global_rank(config.trainer) > 0:
+        return _follow(config, path)
     check_run_folder(path, config)
     if is_complete(path):
         return RunOutcome(path=path, action="skipped")
-    _quiet_libraries()
-    if config.trainer.num_threads is not None:
-        torch.set_num_threads(config.trainer.num_threads)
+    fit = _prepare(config, path, show_progress=show_progress)
+    lock = _lock(path)
+    if is_complete(path):  # since this process looked
+        lock.release()
+        return RunOutcome(path=path, action="skipped")
+    try:
+        _lead(fit, config, path, dense_store=dense_store)
+    finally:
+        lock.release()
+    return RunOutcome(path=path, action="completed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    """What a process of a run trains with."""
+
+    trainer: pl.Trainer
+    module: AdaptationModule
+    data: AdaptationData
+    scheduler: XiScheduler
+    steps: StepRecorder
+    recorder: StageRecorder
+    resume_point: ResumePoint
+    has_adapter: bool
+    meta: dict[str, Any]
+
+    def __call__(self, checkpoint: Path | None) -> None:
+        """Train to the end of the run from a checkpoint, or from the start."""
+        if not self.scheduler.is_finished:
+            self.trainer.fit(
+                self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True
+            )
+
+
+def _prepare(config: RunConfig, path: Path, *, show_progress: bool) -> _Fit:
+    """Return everything that training needs; nothing is written."""
+    _hold_to_threads(config.trainer)
     task = load_task(config.task, seed=config.seed)
     if config.stage.control == "shuffled_labels":
         task = with_shuffled_labels(task, config.seed)
@@ -108,6 +151,8 @@ def run(
         batch_size=config.optim.batch_size,
         eval_batch_size=config.optim.eval_batch_size,
         seed=config.seed,
+        rank=global_rank(config.trainer),
+        world_size=config.trainer.num_processes,
     )
     module = AdaptationModule(
         model,
@@ -146,54 +191,100 @@ def run(
         callbacks.append(progress)
         scheduler.on_stage_end.append(progress.stage_ended)
     scheduler.on_stage_end.append(recorder)
-    tracker = live_tracker(path, config.tracking)
-    if tracker is not None:
-        steps.on_step.append(tracker.wake)
-        scheduler.on_stage_end.append(tracker.wake)
     resume_point = ResumePoint(path / CHECKPOINTS_DIR, scheduler=scheduler)
     callbacks.append(resume_point)
-    trainer = _trainer(config, callbacks, show_progress=show_progress)
-    meta = run_meta(config, task=task, backbone_fingerprint=backbone.fingerprint, model=sizes)
+    return _Fit(
+        trainer=new_trainer(
+            config.trainer,
+            callbacks=callbacks,
+            enable_progress_bar=show_progress,
+            **TRAINER_OPTIONS,
+        ),
+        module=module,
+        data=data,
+        scheduler=scheduler,
+        steps=steps,
+        recorder=recorder,
+        resume_point=resume_point,
+        has_adapter=bool(matrices),
+        meta=run_meta(config, task=task, backbone_fingerprint=backbone.fingerprint, model=sizes),
+    )
 
-    lock = _lock(path)
-    if is_complete(path):  # since this process looked
-        lock.release()
-        return RunOutcome(path=path, action="skipped")
+
+def _follow(config: RunConfig, path: Path) -> RunOutcome:
+    """Train as a process of rank > 0, which writes nothing."""
+    end_with_parent()
+    if not is_complete(path):
+        try:
+            fit = _prepare(config, path, show_progress=False)
+            join(fit.trainer)  # by then rank 0 has prepared the run folder
+            fit(_restore(fit.scheduler, path))
+        except KeyboardInterrupt as error:  # rank 0 tells the user
+            raise SystemExit(128 + signal.SIGINT) from error
+    return RunOutcome(path=path, action="followed")
+
+
+def _lead(fit: _Fit, config: RunConfig, path: Path, *, dense_store: Path | None) -> None:
+    """Train in the run folder, whose lock this process holds, and keep its status true."""
     on_interrupt = signal.getsignal(signal.SIGINT)
+    writer = RunWriter(path)
+    tracker = live_tracker(path, config.tracking)
+    if tracker is not None:
+        fit.steps.on_step.append(tracker.wake)
+        fit.scheduler.on_stage_end.append(tracker.wake)
     dense = None
-    if dense_store is not None and matrices:
-        dense = SharedDenseStage(dense_store, name=dense_name(config, meta))
+    if dense_store is not None and fit.has_adapter:
+        dense = SharedDenseStage(dense_store, name=dense_name(config, fit.meta))
     try:
         if not is_run_folder(path):
             writer.write_config(config)
-            writer.write_meta(meta)
+            writer.write_meta(fit.meta)
         writer.write_status("running")
-        checkpoint = _restore(scheduler, path)
+        checkpoint = _restore(fit.scheduler, path)
         if dense is not None:
-            checkpoint = _share_dense_stage(dense, scheduler, resume_point, path, checkpoint)
-        writer.keep_stages(scheduler.completed_stages)
-        writer.keep_steps(scheduler.step)
-        recorder.dense_scores = _dense_scores(path)
+            checkpoint = _share_dense_stage(
+                dense, fit.scheduler, fit.resume_point, path, checkpoint
+            )
+        writer.keep_stages(fit.scheduler.completed_stages)
+        writer.keep_steps(fit.scheduler.step)
+        fit.recorder.dense_scores = _dense_scores(path)
+        join(fit.trainer)
         with contextlib.nullcontext() if tracker is None else tracker:
-            trainer.loggers = [] if tracker is None else tracker.loggers
-            if not scheduler.is_finished:
-                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            fit.trainer.loggers = [] if tracker is None else tracker.loggers
+            fit(checkpoint)
             writer.write_status("completed")
     except BaseException as error:
-        # Lightning 2.6 turns Ctrl-C into SystemExit(1) and goes on ignoring the signal.
-        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+        stopped_by = _signal_behind(error)
+        if stopped_by is not None:
             if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, on_interrupt)
+                signal.signal(signal.SIGINT, on_interrupt)  # Lightning goes on ignoring it
             writer.write_status("interrupted")
-            raise KeyboardInterrupt from error
+            raise KeyboardInterrupt(*stopped_by) from error
         with contextlib.suppress(OSError):  # a full disk, which is what `error` tells of
             writer.write_status("failed", error=f"{type(error).__name__}: {error}")
         raise
     finally:
         if dense is not None:
             dense.release()
-        lock.release()
-    return RunOutcome(path=path, action="completed")
+
+
+def _signal_behind(error: BaseException) -> tuple[signal.Signals, ...] | None:
+    """Return the arguments of the KeyboardInterrupt that an error stands for, or None.
+
+    Lightning 2.6 turns Ctrl-C into SystemExit(1), and SIGTERM into an exception of its own.
+    """
+    if isinstance(error, SIGTERMException):
+        return (signal.SIGTERM,)
+    is_interrupt = isinstance(error, KeyboardInterrupt)
+    return () if is_interrupt or isinstance(error.__context__, KeyboardInterrupt) else None
+
+
+def _hold_to_threads(config: TrainerConfig) -> None:
+    if config.num_threads is None:
+        return
+    torch.set_num_threads(config.num_threads)
+    if config.num_processes > 1:  # or Lightning chooses, when it launches the others
+        os.environ["OMP_NUM_THREADS"] = str(config.num_threads)
 
 
 def _lock(path: Path) -> FileLock:
@@ -258,22 +349,6 @@ def _check_budget(config: RunConfig, matrices: list[AdaptedMatrix]) -> None:
         )
 
 
-def _trainer(config: RunConfig, callbacks: list[pl.Callback], *, show_progress: bool) -> pl.Trainer:
-    try:
-        return pl.Trainer(
-            accelerator=config.trainer.accelerator,
-            devices=1,
-            precision=config.trainer.precision,
-            callbacks=callbacks,
-            **TRAINER_OPTIONS,
-            enable_progress_bar=show_progress,
-        )
-    except MisconfigurationException as error:
-        raise ValueError(
-            f"`trainer.accelerator` must be available, got {config.trainer.accelerator!r}: {error}"
-        ) from error
-
-
 def _attention(config: RunConfig) -> str | None:
     """Return the attention kernel.
 
@@ -314,7 +389,8 @@ def _title(config: RunConfig, path: Path) -> str:
 
 def _quiet_libraries() -> None:
     """Keep the libraries' banners and hints that do not apply here out of the terminal."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     # One batch is collated in microseconds from tokens in memory; workers would only cost.
     warnings.filterwarnings("ignore", message="The '.*_dataloader' does not have many workers")

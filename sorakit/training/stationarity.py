@@ -12,6 +12,7 @@ from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
 from sorakit.metric_names import MEMORIZATION_SPLIT
 from sorakit.tasks.base import LABEL
 from sorakit.training.data import AdaptationData, Batch
+from sorakit.training.devices import sum_over_processes
 from sorakit.training.module import AdaptationModule
 
 
@@ -99,7 +100,10 @@ def _relief(optimizer: ProxAdamW, matrices: list[AdaptedMatrix]) -> Tensor | Non
 def _gate_gradient(
     module: AdaptationModule, matrices: list[AdaptedMatrix], batches: list[Batch]
 ) -> tuple[Tensor, int]:
-    """Return the gradient of the mean loss in all gates, and the number of examples."""
+    """Return the gradient of the mean loss in all gates, and the number of examples.
+
+    With several processes each has batches of its own; the answer is that over all of them.
+    """
     was_training = module.training
     module.eval()
     gates = [m.gate for m in matrices]
@@ -113,4 +117,6 @@ def _gate_gradient(
             total += torch.cat([g.flatten() for g in gradients]) * size
             count += size
     module.train(was_training)
+    counted = sum_over_processes(torch.tensor([count], device=total.device))
+    total, count = sum_over_processes(total), int(counted)
     return total / max(count, 1), count

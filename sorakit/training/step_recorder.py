@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from sorakit.records import RunWriter, StepRecord
+from sorakit.training.devices import mean_over_processes
 from sorakit.training.xi_scheduler import XiScheduler, prox_optimizer
 
 INTERVAL = 10
@@ -16,6 +17,8 @@ INTERVAL = 10
 
 class StepRecorder(pl.Callback):
     """Appends every `INTERVAL`th step to the run folder; comes after `XiScheduler`.
+
+    With several processes that of rank 0 writes.
 
     Args:
         writer: Run folder.
@@ -41,7 +44,9 @@ class StepRecorder(pl.Callback):
     ) -> None:
         if self._scheduler.step % INTERVAL:
             return
-        loss = float(outputs["loss"])
+        loss = float(mean_over_processes(outputs["loss"].detach()))
+        if not trainer.is_global_zero:
+            return
         groups = prox_optimizer(trainer).param_groups
         record = StepRecord(
             step=self._scheduler.step,

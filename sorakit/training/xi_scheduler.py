@@ -14,6 +14,7 @@ from typing_extensions import override
 from sorakit.config import DenseConfig, StageConfig, XiConfig
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.training.controls import make_control
+from sorakit.training.devices import mean_over_processes
 from sorakit.training.levels import learning_rate_factor, levels
 from sorakit.training.module import step_seed
 from sorakit.training.parameter_targets import ParameterTargets
@@ -246,7 +247,7 @@ class XiScheduler(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        torch.manual_seed(step_seed(self._seed, self.step))
+        torch.manual_seed(step_seed(self._seed, self.step, rank=trainer.global_rank))
         steps_per_epoch = _data(trainer).steps_per_epoch
         optimizer = prox_optimizer(trainer)
         trains = self.stage == 0 or self._control.trains
@@ -310,7 +311,8 @@ class XiScheduler(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        train_loss = float(self._loss_sum) / self._loss_count
+        assert isinstance(self._loss_sum, Tensor)
+        train_loss = float(mean_over_processes(self._loss_sum)) / self._loss_count
         stopped_by = self._why_stage_ends(trainer, pl_module, train_loss)
         if stopped_by is not None:
             self._end_stage(trainer, pl_module, train_loss, stopped_by)

@@ -477,6 +477,26 @@ def test_interrupted_run_says_so_and_goes_on(hub, complete, monkeypatch):
     assert_same_run(hub / "interrupted", complete)
 
 
+def test_terminated_run_says_so_and_goes_on(hub, complete, monkeypatch):
+    # as a cluster ends a job; Lightning's own exception for it would exit with 0
+    config = tiny_run(hub, out_dir="terminated")
+    original, calls = AdaptationModule.training_step, iter(range(10**6))
+
+    def training_step(self: AdaptationModule, batch: Any, batch_idx: int) -> Any:
+        if next(calls) == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdaptationModule, "training_step", training_step)
+        with pytest.raises(KeyboardInterrupt) as stop:
+            run(config, show_progress=False)
+    assert stop.value.args == (signal.SIGTERM,)
+    assert read_status(hub / "terminated")["state"] == "interrupted"
+    run(config, show_progress=False)
+    assert_same_run(hub / "terminated", complete)
+
+
 def test_interruption_leaves_the_signal_handler(hub, monkeypatch):
     def training_step(self: AdaptationModule, batch: Any, batch_idx: int) -> Any:
         raise KeyboardInterrupt
