@@ -22,6 +22,7 @@ from sorakit.records import load_run, run_path
 
 CONFIG = Path(__file__).parent / "embedded.yaml"
 TASKS = ("pydoc_order", "pydoc_topic", "pydoc_pair")
+ALL_CONTROLS = "pydoc_order"
 FORKS: tuple[StageControl, ...] = ("hold_dense", "random_mask")
 """Of every task."""
 OTHER_FORKS: tuple[StageControl, ...] = (
@@ -80,15 +81,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--other-seeds", type=int, default=3, help="of the other controls")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/controls"))
     args = parser.parse_args()
     paths = [
-        below(args.out, path_config(task, seed)) for seed in range(args.seeds) for task in TASKS
+        below(args.out, path_config(task, seed))
+        for seed in range(args.seeds)
+        for task in args.tasks
     ]
-    others = [below(args.out, path_config(TASKS[0], seed)) for seed in range(args.other_seeds)]
+    others = [path for path in paths if path.task.name == ALL_CONTROLS][: args.other_seeds]
     floors = [below(args.out, floor_of(path)) for path in paths]
     null = [
         below(args.out, replace(path, stage=replace(path.stage, control=control)))
