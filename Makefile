@@ -12,8 +12,8 @@ help: ## List the targets
 demo: $(STAMP) ## Algorithm 1 on the three embedded tasks, floors and figures, into runs/demo
 	$(BIN)/python -m experiments.demo --out runs/demo
 
-test: $(STAMP) ## Run the default test suite (all but slow, gpu and network)
-	$(BIN)/pytest -q
+test: $(STAMP) ## Run the default test suite (all but slow, gpu and network), a process a core
+	$(BIN)/pytest -q -n logical --dist loadfile
 
 lint: $(STAMP) ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check

@@ -13,6 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # `HF_HUB_OFFLINE=0 pytest -m netw
 os.environ["HF_DATASETS_CACHE"] = f"{_SCRATCH.name}/datasets"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "agg"
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny models, and a pytest process a core
 # W&B is off, in fixtures of whole modules too, and stays out of the checkout and the home folder
 # where a test turns it on.
 os.environ["WANDB_MODE"] = "disabled"  # `tracking.wandb: auto` follows it
