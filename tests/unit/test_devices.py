@@ -8,6 +8,7 @@ import torch
 from sorakit.config import RunConfig, TrainerConfig
 from sorakit.records import dense_key, run_id
 from sorakit.training.devices import (
+    device_options,
     from_all_processes,
     mean_over_processes,
     new_trainer,
@@ -91,3 +92,15 @@ def test_more_gpus_than_there_are_is_one_sentence():
     config = TrainerConfig(accelerator="gpu", devices=64)
     with pytest.raises(ValueError, match=r"^`trainer.accelerator` must be available, with "):
         new_trainer(config, logger=False)
+
+
+def test_lightning_does_not_requeue_a_slurm_job_from_a_checkpoint_of_its_own(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    [environment] = device_options(TrainerConfig())["plugins"]
+    assert not environment.auto_requeue
+
+
+def test_outside_of_slurm_nothing_is_plugged_in(monkeypatch):
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    assert device_options(TrainerConfig())["plugins"] is None
