@@ -25,9 +25,9 @@ NULL_KKT = 256
 """Examples of the null model's KKT residual, which says little where gates follow no gradient."""
 
 
-def path_config(seed: int, *, gate_lr: float) -> RunConfig:
+def path_config(seed: int, *, task: str = "mrpc", gate_lr: float = DEFAULT) -> RunConfig:
     """Return the path of Algorithm 1 with unit scale and averaged gradients."""
-    options = [f"--seed={seed}", f"--gates.gate_lr={gate_lr}"]
+    options = [f"--task.name={task}", f"--seed={seed}", f"--gates.gate_lr={gate_lr}"]
     options.append(f"--xi.first={FIRST_LAMBDA * gate_lr}")
     return parse_run_config([f"--config={CONFIG}", *options])
 
@@ -43,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     seeds = range(args.seeds)
     finalists = [path_config(seed, gate_lr=gate_lr) for seed in seeds for gate_lr in FINALISTS]
-    paths = [path_config(seed, gate_lr=DEFAULT) for seed in seeds]
+    paths = [path_config(seed) for seed in seeds]
     alone = [*finalists, *(floor_of(path) for path in paths)]
     done = run_all([below(args.out, config) for config in alone], workers=args.workers)
     sources = [below(args.out, path) for path in paths]
