@@ -56,12 +56,23 @@ def test_there_are_sweep_files():
         ("--xi.end=0.1", ("xi", "end"), 0.1),
         ("--xi.end=1e-1", ("xi", "end"), 0.1),
         ("--xi.end=null", ("xi", "end"), None),
+        ("--xi.end=None", ("xi", "end"), None),
+        ("--xi.budget=None", ("xi", "budget"), None),
+        ("--xi.levels=None", ("xi", "levels"), None),
+        ("--gates.averaging=None", ("gates", "averaging"), None),
+        ("--trainer.num_threads=None", ("trainer", "num_threads"), None),
+        ("--task.data_dir=None", ("task", "data_dir"), None),  # and not a folder of that name
+        ("--out_dir=None", ("out_dir",), None),
+        ("--tracking.project=None", ("tracking", "project"), "None"),  # takes text only
         ("--method.target_modules=[a,b]", ("method", "target_modules"), ["a", "b"]),
         ("--method.target_modules=['a', 'b']", ("method", "target_modules"), ["a", "b"]),
         ("--method.target_modules=all-linear", ("method", "target_modules"), "all-linear"),
         ("--tracking.log_adapters=True", ("tracking", "log_adapters"), True),
         ("--tracking.log_adapters=false", ("tracking", "log_adapters"), False),
+        ("--method.train_head=False", ("method", "train_head"), False),
         ("--tracking.wandb=off", ("tracking", "wandb"), "off"),
+        ("--tracking.wandb=False", ("tracking", "mode"), "off"),
+        ("--gates.gate_lr=3e-05", ("gates", "gate_lr"), 3e-05),
         ("--seed=3", ("seed",), 3),
     ],
 )
