@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from sorakit.config import RunConfig
-from sorakit.options import one_line, run_config
+from sorakit.options import one_line, run_config, with_nulls
 
 _FAILED = 1
 _USER_ERROR = 2
@@ -63,7 +63,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             after SIGTERM.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    options = _parser().parse_args(None if argv is None else list(argv))
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["run"]:
+        words = with_nulls(words)
+    options = _parser().parse_args(words)
     command = options.subcommand
     try:
         code = _COMMANDS[command](options[command])
@@ -87,7 +90,7 @@ def parse_run_config(argv: Sequence[str]) -> RunConfig:
         SystemExit: If a key or value is wrong; the reason is on stderr.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return _to_config(_parser().parse_args(["run", *argv]).run)
+    return _to_config(_parser().parse_args(["run", *with_nulls(argv)]).run)
 
 
 def _to_config(options: Namespace) -> RunConfig:

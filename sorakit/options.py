@@ -4,7 +4,7 @@ import dataclasses
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -71,6 +71,25 @@ def option_types() -> dict[str, Any]:
         else:
             types[name] = kind
     return types
+
+
+def with_nulls(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of `sorakit run` with null for None where an option may be null.
+
+    `wandb agent` writes values as Python does: `--xi.end=None`.
+    """
+    types = option_types().items()
+    nullable = {f"--{name}" for name, kind in types if type(None) in get_args(kind)}
+    words: list[str] = []
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if equals and value == "None" and name in nullable:
+            words.append(f"{name}=null")
+        elif word == "None" and words and words[-1] in nullable:
+            words.append("null")
+        else:
+            words.append(word)
+    return words
 
 
 def one_line(message: str) -> str:

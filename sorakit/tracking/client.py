@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 from sorakit.config import TrackingConfig, TrackingMode
 from sorakit.options import one_line
 from sorakit.records import TRACKING_DIR, Run
-from sorakit.tracking.rows import labels, shown_config
+from sorakit.tracking.rows import labels, shown_config, without_home
 
 FAILURES = (
     wandb.Error,
@@ -31,6 +32,8 @@ FAILURES = (
 )
 """What the client raises for want of a server, a key, a disk or its own process."""
 
+FLUSH_INTERVAL = 0.5
+"""Seconds until wandb writes a row to the disk; its own 15 would be lost to a SIGKILL."""
 TARGET_FILE = "target.json"
 _STAGING_DIR = "staging"
 _DATA_DIR = "WANDB_DATA_DIR"
@@ -145,15 +148,15 @@ def open_run(
         x_disable_machine_info=True,
         x_disable_stats=True,
         x_save_requirements=False,
-        x_transaction_log_flush_interval=0.5,  # its 15 seconds would be lost to a SIGKILL
+        x_transaction_log_flush_interval=FLUSH_INTERVAL,
         init_timeout=init_timeout,
         finish_timeout=finish_timeout,
         finish_timeout_raises=True,
     )
-    return wandb.init(
+    logging.getLogger("wandb").addFilter(_without_home_in_log)  # its log names its own folder
+    tracked = wandb.init(
         mode=mode if mode == "online" else "offline",
-        # Relative where it can be: wandb writes the path into its log.
-        dir=os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder),
+        dir=str(path_without_home(folder) or folder),
         id=target.run_id,
         project=target.project,
         entity=target.entity,
@@ -165,6 +168,43 @@ def open_run(
         reinit="create_new",
         settings=settings,
     )
+    _name_files_without_home(tracked)
+    return tracked
+
+
+def path_without_home(path: Path) -> Path | None:
+    """Return a path, absolute or else relative to the working folder, that names no home folder."""
+    home, absolute = Path.home(), path.absolute()
+    if home == Path(home.anchor) or not absolute.is_relative_to(home):
+        return absolute
+    relative, names = Path(os.path.relpath(path)), home.parts[1:]
+    starts = range(len(relative.parts))
+    if any(relative.parts[start : start + len(names)] == names for start in starts):
+        return None
+    return relative
+
+
+def _name_files_without_home(tracked: wandb.Run) -> None:
+    """Make a run name the files of its artifacts without the home folder.
+
+    wandb 0.31 writes the paths from which it reads them into the file of an offline run, and sends
+    them to the server as part of an artifact's manifest.
+    """
+    log_artifact = tracked.log_artifact
+
+    def log_artifact_without_home(artifact: wandb.Artifact, *args: Any, **kwargs: Any) -> Any:
+        for entry in artifact.manifest.entries.values():
+            if entry.local_path is not None:
+                shown = path_without_home(Path(entry.local_path))
+                entry.local_path = entry.local_path if shown is None else str(shown)
+        return log_artifact(artifact, *args, **kwargs)
+
+    tracked.log_artifact = log_artifact_without_home  # pyright: ignore[reportAttributeAccessIssue]  # a method
+
+
+def _without_home_in_log(record: logging.LogRecord) -> bool:
+    record.msg, record.args = without_home(record.getMessage()), ()
+    return True
 
 
 def write_target(path: Path, target: Target) -> None:

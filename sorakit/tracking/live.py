@@ -1,6 +1,7 @@
 """Tracks a run while it trains; whatever goes wrong in W&B, the run goes on."""
 
 import shutil
+import tempfile
 import threading
 import warnings
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from sorakit.tracking.client import (
     check_server,
     client_mode,
     open_run,
+    path_without_home,
     read_target,
     reason_of,
     write_target,
@@ -33,8 +35,8 @@ _INIT_TIMEOUT = 20.0
 _FINISH_TIMEOUT = 30.0
 """Seconds that a server may keep a run waiting: for any answer, at its start and at its end."""
 _INTERVAL = 0.5
-"""Seconds between two looks at the run folder; with as many until wandb writes, a SIGKILL loses the
-rows of the last second."""
+"""Seconds between two looks at the run folder; with `FLUSH_INTERVAL`, a SIGKILL loses the rows of
+the last second."""
 
 
 class LiveTracker:
@@ -57,6 +59,7 @@ class LiveTracker:
         self._config = config
         self._mode: ClientMode = mode
         self._tracked: wandb.Run | None = None
+        self._elsewhere: tempfile.TemporaryDirectory[str] | None = None
         self._thread: threading.Thread | None = None
         self._news = threading.Event()
         self._ends = threading.Event()
@@ -90,16 +93,17 @@ class LiveTracker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._thread is None:
-            return
-        self._exit_code = 0 if kind is None else 1
-        self._ends.set()
-        self._news.set()
-        self._thread.join(_FINISH_TIMEOUT)
-        if self._thread.is_alive():
-            self._failed(TimeoutError(f"No answer within {_FINISH_TIMEOUT:g} seconds."))
-        elif self._failure is not None:
-            self._failed(self._failure)
+        if self._thread is not None:
+            self._exit_code = 0 if kind is None else 1
+            self._ends.set()
+            self._news.set()
+            self._thread.join(_FINISH_TIMEOUT)
+            if self._thread.is_alive():
+                self._failed(TimeoutError(f"No answer within {_FINISH_TIMEOUT:g} seconds."))
+            elif self._failure is not None:
+                self._failed(self._failure)
+        if self._elsewhere is not None:
+            self._elsewhere.cleanup()
 
     @property
     def url(self) -> str | None:
@@ -150,13 +154,25 @@ class LiveTracker:
         mirror = Mirror(
             self._path,
             tracked,
-            folder=self._path / TRACKING_DIR,
+            folder=self._staging(),
             floor=find_floor(run.config, load_floors(siblings)),
             log_adapters=self._config.log_adapters,
         )
         self._tracked = tracked
         self.loggers = [RunFolderLogger(experiment=tracked)]
         return mirror
+
+    def _staging(self) -> Path:
+        """Return where wandb stages files: in the run folder, from which `wandb sync` takes them.
+
+        Elsewhere, until the run ends, if a server would be told the path, or if it cannot be told
+        without that of the home folder.
+        """
+        folder = self._path / TRACKING_DIR
+        if self._mode == "offline" and path_without_home(folder) is not None:
+            return folder
+        self._elsewhere = tempfile.TemporaryDirectory(prefix="sorakit-wandb-")
+        return Path(self._elsewhere.name)
 
     def _failed(self, error: BaseException) -> None:
         warnings.warn(

@@ -1,6 +1,7 @@
 """Follows a run folder into an open W&B run: every line once, in the order of the run."""
 
-from collections.abc import Sequence
+import json
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from sorakit.metric_names import (
     STAGE_KEYS,
     STRENGTHS,
 )
-from sorakit.records import ADAPTERS_DIR, STAGES_FILE, Run, load_run, read_steps, stage_name
-from sorakit.tracking.client import staging_in
+from sorakit.records import ADAPTERS_DIR, STAGES_FILE, STEPS_FILE, Run, load_run, stage_name
+from sorakit.tracking.client import path_without_home, staging_in
 from sorakit.tracking.rows import (
     GAINS,
     RANK_COLUMNS,
@@ -64,7 +65,8 @@ class Mirror:
         self._folder = folder
         self._floor = floor
         self._log_adapters = log_adapters
-        self._num_steps = 0
+        self._steps_size = 0
+        self._steps: deque[dict[str, Any]] = deque()  # read and not yet logged
         self._num_stages = 0
         self._stages_size = -1
         self._define_metrics()
@@ -74,16 +76,17 @@ class Mirror:
         size = _size(self._path / STAGES_FILE)
         if size != self._stages_size:
             run = load_run(self._path)  # before the steps: those of its stages are written by then
-            steps = run.steps()
+            self._read_steps()
             stages = [{str(k): v for k, v in row.items()} for row in run.stages.to_dict("records")]
             for stage in stages[self._num_stages :]:
-                self._log_steps(steps)
+                self._log_steps()
                 with staging_in(self._folder):
                     self._log_stage(run, stage, dense=stages[0])
                 self._num_stages += 1
             self._tracked.summary.update(summary(run, self._floor))
             self._stages_size = size
-        self._log_steps(read_steps(self._path))
+        self._read_steps()
+        self._log_steps()
 
     def finish(self, *, exit_code: int) -> None:
         """Log what is left and end the W&B run.
@@ -95,12 +98,22 @@ class Mirror:
         self._tracked.summary.update(summary(load_run(self._path), self._floor))
         self._tracked.finish(exit_code=exit_code)
 
-    def _log_steps(self, steps: Sequence[dict[str, Any]]) -> None:
-        """Log the steps that are new and not of a stage after the current one."""
-        new = [step for step in steps[self._num_steps :] if step["stage"] <= self._num_stages]
-        for step in new:
-            self._tracked.log(step_row(step))
-        self._num_steps += len(new)
+    def _read_steps(self) -> None:
+        """Read the lines that are new: all of them, twice a second, would cost a long run dear."""
+        file = self._path / STEPS_FILE
+        if not file.exists():
+            return
+        with file.open("rb") as stream:
+            stream.seek(self._steps_size)
+            content = stream.read()
+        whole = content[: content.rfind(b"\n") + 1]  # the last line may be half written
+        self._steps.extend(json.loads(line) for line in whole.splitlines())
+        self._steps_size += len(whole)
+
+    def _log_steps(self) -> None:
+        """Log the steps that are not of a stage after the current one."""
+        while self._steps and self._steps[0]["stage"] <= self._num_stages:
+            self._tracked.log(step_row(self._steps.popleft()))
 
     def _define_metrics(self) -> None:
         axes = {
@@ -158,7 +171,10 @@ class Mirror:
                 with artifact.new_file(file.name) as stream:
                     stream.write(without_home(file.read_text("utf-8")))
             else:
-                artifact.add_file(str(file))
+                # The stage is complete, so it needs no copy; but wandb tells a server where it lay.
+                in_place = self._tracked.offline and path_without_home(file) is not None
+                policy = "immutable" if in_place else "mutable"
+                artifact.add_file(str(file), policy=policy, skip_cache=True)
         self._tracked.log_artifact(artifact, aliases=[name])
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,9 +100,9 @@ def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def without_home(value: Any) -> Any:
     """Return `value` with the home folder written as ~ in every string."""
-    home = str(Path.home())
     if isinstance(value, str):
-        return value.replace(home, "~") if len(home) > 1 else value
+        home = str(Path.home())
+        return re.sub(rf"{re.escape(home)}(?![\w.-])", "~", value) if len(home) > 1 else value
     if isinstance(value, Mapping):
         return {key: without_home(item) for key, item in value.items()}
     if isinstance(value, list):

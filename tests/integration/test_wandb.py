@@ -1,13 +1,20 @@
-"""Runs in W&B: the real client against a server on the loopback interface, real training."""
+"""Runs in W&B: the real client against a server on the loopback interface, real training.
 
+Everything lies below the home folder of the tests, which must appear in nothing that W&B gets.
+"""
+
+import copy
 import json
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +22,22 @@ from typing import Any
 import pandas as pd
 import pytest
 import wandb
+import yaml
 
 from sorakit.cli import main
 from sorakit.config import RunConfig, TrackingConfig
 from sorakit.metric_names import STAGE_KEYS
-from sorakit.records import RunWriter, find_runs, load_run, read_steps, run_id, stage_name
-from sorakit.tracking import live
+from sorakit.records import (
+    LOG_FILE,
+    RunWriter,
+    config_to_dict,
+    find_runs,
+    load_run,
+    read_steps,
+    run_id,
+    stage_name,
+)
+from sorakit.tracking import client, live
 from sorakit.tracking.rows import STEP_KEYS, find_floor, load_floors
 from sorakit.training.run import run
 from sorakit.training.xi_scheduler import TRAINER_OPTIONS
@@ -36,10 +53,18 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where the tests of this module work: a home with model and data, and runs elsewhere."""
+    """Where the tests of this module work: a home with model, data and runs."""
 
     home: Path
-    runs: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def grid(self) -> Path:
+        """Where the sweep and its floors are."""
+        return self.runs / "grid"
 
     def config(self, name: str, *, dataset: str = "animals", seed: int = 0, **more: Any) -> Any:
         """Return a run; `tracking` replaces the offline default, `sections` are tiny_run's."""
@@ -71,7 +96,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     write_task(home / "task")  # tiny_run looks for it
     for dataset in DATASETS:
         write_task(home / dataset)
-    return Place(home=home, runs=root / "runs")
+    return Place(home=home)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _at_home(place: Place) -> Iterator[None]:
+    with chdir(place.home):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -95,33 +126,62 @@ def online(server: WandbServer) -> Iterator[None]:
     server.failure = "none"
 
 
+def call(*arguments: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
 @pytest.fixture(scope="module")
 def sweep(place: Place) -> list[Path]:
-    """Two datasets by two seeds and one floor, offline, without a server."""
-    folder = {f"WANDB_{k}_DIR": str(place.runs.parent / k) for k in ("CACHE", "CONFIG", "DATA")}
-    with environment({"HOME": str(place.home), "WANDB_SILENT": "true", **folder}):
+    """`sorakit sweep` of two datasets by two seeds, and one floor, offline, without a server."""
+    options = config_to_dict(place.config("of the sweep"))
+    del options["out_dir"], options["task"]["data_dir"], options["seed"]
+    datasets = [str(place.home / dataset) for dataset in DATASETS]
+    file = place.home / "sweep.yaml"
+    file.write_text(
+        yaml.safe_dump({**options, "grid": {"task.data_dir": datasets, "seed": [*SEEDS]}})
+    )
+    folder = {f"WANDB_{k}_DIR": str(place.home.parent / k) for k in ("CACHE", "CONFIG", "DATA")}
+    with environment(
+        {"HOME": str(place.home), "PYTHONPATH": str(ROOT), "WANDB_SILENT": "true", **folder}
+    ):
         os.environ.pop("WANDB_MODE", None)
-        floor = place.config("grid/floor", sections={"method": {"name": "head_only"}})
-        configs = [floor] + [
-            place.config(f"grid/{dataset}-{seed}", dataset=dataset, seed=seed)
-            for dataset in DATASETS
-            for seed in SEEDS
-        ]
-        return [run(config, show_progress=False).path for config in configs]
+        assert call("sweep", f"--config={file}", f"--out={place.grid}", "--workers=2") == 0
+        floor = place.config("grid/files/floor", sections={"method": {"name": "head_only"}})
+        run(floor, show_progress=False)
+    paths = find_runs(place.grid)
+    assert {name_of(path) for path in paths} == {
+        "floor",
+        *(f"{dataset}-{seed}" for dataset in DATASETS for seed in SEEDS),
+    }
+    return paths
+
+
+def name_of(path: Path) -> str:
+    """Return floor, or dataset and seed of a run of the sweep."""
+    config = load_run(path).config
+    if config["method"]["name"] == "head_only":
+        return "floor"
+    return f"{Path(config['task']['data_dir']).name}-{config['seed']}"
+
+
+def named(paths: list[Path], name: str) -> Path:
+    [path] = [path for path in paths if name_of(path) == name]
+    return path
 
 
 def sync(folder: Path) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(["sync", str(folder)])
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
+    return call("sync", str(folder))
 
 
 @pytest.fixture(scope="module")
 def synced(sweep: list[Path], server: WandbServer, place: Place) -> dict[Path, Stored]:
     """Run folder -> what the server got of it from `sorakit sync`."""
     with environment({**server.environment(), "HOME": str(place.home), "WANDB_SILENT": "true"}):
-        assert sync(place.runs / "grid") == 0
+        assert sync(place.grid) == 0
     return {path: server.runs[load_run(path).run_id] for path in sweep}
 
 
@@ -157,76 +217,134 @@ def assert_holds_the_run(stored: Stored, path: Path) -> None:
     assert [row["_step"] for row in stored.rows()] == list(range(len(stored.rows())))
 
 
+def assert_axes(stored: Stored) -> None:
+    """Assert that parameters are the x axis of stages, and optimizer steps that of training."""
+    defined = stored.config["_wandb"]["value"]["m"]
+    names = {number: entry.get("1") for number, entry in enumerate(defined, start=1)}
+    axes = {entry["1"]: names.get(entry.get("5")) for entry in defined if "1" in entry}
+    for key in STAGE_KEYS.values():
+        if key != "gate/num_nonzero_params":
+            assert axes[key] == "gate/num_nonzero_params", key
+    for key in ("train/loss", "train/lr", "train/xi"):
+        assert axes[key] == "train/optimizer_step"
+    logged = {key for row in stored.rows() for key in row if not key.startswith("_")}
+    assert logged - set(axes) == set(), "a key that metric_names.py does not know"
+
+
+def assert_labels(stored: Stored, path: Path) -> None:
+    config = load_run(path).config
+    method, dataset = config["method"]["name"], Path(config["task"]["data_dir"]).name
+    job_type = "floor" if method == "head_only" else "path"
+    assert stored.upsert["groupName"] == dataset
+    assert stored.upsert["jobType"] == job_type
+    assert sorted(stored.upsert["tags"]) == sorted(["model", method, "sgd"])
+    assert stored.upsert["displayName"] == f"{dataset}-{job_type}-seed{config['seed']}"
+
+
+def assert_configuration(stored: Stored, path: Path) -> None:
+    """Assert that the configuration is the resolved one, without paths of this machine."""
+    sent = {key: value["value"] for key, value in stored.config.items() if key != "_wandb"}
+    config = load_run(path).config
+    del config["out_dir"], config["tracking"]
+    assert sent == json.loads(json.dumps(config).replace(str(Path.home()), "~"))
+    assert sent["backbone"]["name"] == "~/model"
+
+
+def assert_summary(stored: Stored, path: Path) -> None:
+    stages, summary = load_run(path).stages, stored.summary
+    for score in ("memorization", "generalization"):
+        assert summary[f"run/dense_{score}"] == stages[score][0]
+        for name, share in (("d99", 0.99), ("d95", 0.95), ("d90", 0.9)):
+            kept = stages[stages[score] >= share * stages[score][0]]
+            assert summary[f"run/{score}_{name}"] == kept["num_nonzero_params"].min()
+    counts = stages["num_nonzero_params"]
+    assert summary["run/smallest_budget"] == counts[counts > 0].min()
+    assert summary["run/last_kkt_residual"] == stages["kkt_residual"].iloc[-1]
+
+
+def assert_media(stored: Stored, path: Path, server: WandbServer) -> None:
+    """Assert that every stage has its rank table, heatmap and histogram."""
+    records = load_run(path)
+    for row in logged_stages(stored):
+        ranks = records.ranks[records.ranks["stage"] == row["stage/number"]]
+        table = json.loads(server.files[f"{records.run_id}/{row['ranks/map_table']['path']}"])
+        assert table["columns"] == ["layer", "matrix", "rank", "strength"]
+        expected = [
+            [rank.layer, rank.matrix, rank.nonzero_rank, pytest.approx(sum(rank.strengths))]
+            for rank in ranks.itertuples()
+        ]
+        assert table["data"] == expected
+        alive = int(ranks["nonzero_rank"].sum())
+        histogram = row.get("gate/strengths")
+        assert alive == (sum(histogram["values"]) if histogram else 0)
+    chart = stored.config["_wandb"]["value"]["visualize"]["ranks/map"]["panel_config"]
+    assert chart["panelDefId"] in (f"{ENTITY}/sorakit_rank_heatmap", "sorakit_rank_heatmap")
+    assert chart["fieldSettings"]["rank"] == "rank"
+
+
+def assert_artifacts(path: Path, server: WandbServer) -> None:
+    """Assert that the adapter of every stage is there, with the stage as alias."""
+    name = f"adapter-{load_run(path).run_id}"
+    sent = {}
+    for number, artifact in enumerate(server.artifacts, start=1):
+        if artifact["input"]["artifactCollectionName"] == name:
+            aliases = {alias["alias"] for alias in artifact["input"]["aliases"]}
+            (stage,) = [alias for alias in aliases if alias.startswith("stage_")]
+            sent[stage] = f"artifacts/artifact-{number}"
+    assert sorted(sent) == [stage_name(stage) for stage in range(4)]
+    for stage, stored in sent.items():
+        weights = path / "adapters" / stage / "adapter_model.safetensors"
+        assert server.files[f"{stored}/adapter_model.safetensors"] == weights.read_bytes()
+        config = json.loads(server.files[f"{stored}/adapter_config.json"])
+        assert config["base_model_name_or_path"] == "~/model"
+
+
+def assert_mirrors(stored: Stored, path: Path, server: WandbServer) -> None:
+    """Assert that a server holds all of a finished run with adapters, and shows it rightly."""
+    assert stored.exit_code == 0
+    assert_holds_the_run(stored, path)
+    assert_axes(stored)
+    assert_labels(stored, path)
+    assert_configuration(stored, path)
+    assert_summary(stored, path)
+    assert_media(stored, path, server)
+    assert_artifacts(path, server)
+
+
 def with_gates(synced: dict[Path, Stored]) -> list[tuple[Path, Stored]]:
-    return [(path, stored) for path, stored in synced.items() if path.name != "floor"]
+    return [(path, stored) for path, stored in synced.items() if name_of(path) != "floor"]
 
 
 # What is sent -------------------------------------------------------------------------------
 
 
-def test_every_row_is_that_of_the_run_folder(synced):
-    assert len(synced) == 5
-    for path, stored in synced.items():
-        assert_holds_the_run(stored, path)
-        assert stored.exit_code == 0
-
-
-def test_axes_are_parameters_for_stages_and_optimizer_steps_for_training(synced):
-    for _, stored in with_gates(synced):
-        defined = stored.config["_wandb"]["value"]["m"]
-        names = {number: entry.get("1") for number, entry in enumerate(defined, start=1)}
-        axes = {entry["1"]: names.get(entry.get("5")) for entry in defined if "1" in entry}
-        for key in STAGE_KEYS.values():
-            if key != "gate/num_nonzero_params":
-                assert axes[key] == "gate/num_nonzero_params", key
-        for key in ("train/loss", "train/lr", "train/xi"):
-            assert axes[key] == "train/optimizer_step"
-        logged = {key for row in stored.rows() for key in row if not key.startswith("_")}
-        assert logged - set(axes) == set(), "a key that metric_names.py does not know"
-
-
-def test_labels(synced):
-    for path, stored in synced.items():
-        name, _, seed = path.name.partition("-")
-        is_floor = name == "floor"
-        method = "head_only" if is_floor else "sora"
-        assert stored.upsert["groupName"] == ("animals" if is_floor else name)
-        assert stored.upsert["jobType"] == ("floor" if is_floor else "path")
-        assert sorted(stored.upsert["tags"]) == sorted(["model", method, "sgd"])
-        if not is_floor:
-            assert stored.upsert["displayName"] == f"{name}-path-seed{seed}"
-
-
-def test_configuration_is_the_resolved_one_without_paths_of_this_machine(synced, place):
-    for path, stored in synced.items():
-        sent = {key: value["value"] for key, value in stored.config.items() if key != "_wandb"}
-        config = load_run(path).config
-        del config["out_dir"], config["tracking"]
-        assert sent == json.loads(json.dumps(config).replace(str(place.home), "~"))
-        assert sent["backbone"]["name"] == "~/model"
-
-
-def test_summary(synced, place):
+def test_synced_sweep_is_that_of_the_run_folders(synced, server):
+    assert len(with_gates(synced)) == 4
     for path, stored in with_gates(synced):
-        stages, summary = load_run(path).stages, stored.summary
-        for score in ("memorization", "generalization"):
-            assert summary[f"run/dense_{score}"] == stages[score][0]
-            for name, share in (("d99", 0.99), ("d95", 0.95), ("d90", 0.9)):
-                kept = stages[stages[score] >= share * stages[score][0]]
-                assert summary[f"run/{score}_{name}"] == kept["num_nonzero_params"].min()
-        counts = stages["num_nonzero_params"]
-        assert summary["run/smallest_budget"] == counts[counts > 0].min()
-        assert summary["run/last_kkt_residual"] == stages["kkt_residual"].iloc[-1]
+        assert_mirrors(stored, path, server)
+    assert {stored.upsert["groupName"] for stored in synced.values()} == set(DATASETS)
 
 
-def test_summary_of_a_floor_has_no_fewest_parameters(synced):
-    [summary] = [stored.summary for path, stored in synced.items() if path.name == "floor"]
+def test_synced_floor_is_that_of_the_run_folder(synced, server):
+    [(path, stored)] = [each for each in synced.items() if name_of(each[0]) == "floor"]
+    assert stored.exit_code == 0
+    assert_holds_the_run(stored, path)
+    assert_labels(stored, path)
+    assert_configuration(stored, path)
+    summary = stored.summary
     assert summary["run/dense_generalization"] == summary["run/floor_generalization"]
+    # there are no fewest parameters without any
     assert not [key for key in summary if re.search(r"_d\d\d$|smallest", key)]
 
 
+def test_chart_of_the_ranks_is_made(synced, server):
+    assert {chart["chartName"] for chart in server.charts} == {"sorakit_rank_heatmap"}
+    spec = json.loads(server.charts[-1]["spec"])
+    assert spec["mark"]["type"] == "rect"
+
+
 def test_floor_is_in_the_summary_and_in_gain_retained_of_its_own_path_only(synced):
-    by_name = {path.name: (path, stored) for path, stored in synced.items()}
+    by_name = {name_of(path): (path, stored) for path, stored in synced.items()}
     path, stored = by_name["animals-0"]
     floor = stage_lines(by_name["floor"][0])[0]
     lines = stage_lines(path)
@@ -239,46 +357,6 @@ def test_floor_is_in_the_summary_and_in_gain_retained_of_its_own_path_only(synce
             assert row.get(key) == ((line[score] - floor[score]) / gain if gain > 0 else None)
     for name in ("animals-1", "birds-0", "birds-1"):
         assert "run/floor_memorization" not in by_name[name][1].summary
-
-
-def test_rank_table_heatmap_and_histogram_of_every_stage(synced, server):
-    for path, stored in with_gates(synced):
-        run = load_run(path)
-        for row in logged_stages(stored):
-            ranks = run.ranks[run.ranks["stage"] == row["stage/number"]]
-            table = json.loads(server.files[f"{run.run_id}/{row['ranks/map_table']['path']}"])
-            assert table["columns"] == ["layer", "matrix", "rank", "strength"]
-            expected = [
-                [rank.layer, rank.matrix, rank.nonzero_rank, pytest.approx(sum(rank.strengths))]
-                for rank in ranks.itertuples()
-            ]
-            assert table["data"] == expected
-            alive = int(ranks["nonzero_rank"].sum())
-            histogram = row.get("gate/strengths")
-            assert alive == (sum(histogram["values"]) if histogram else 0)
-        chart = stored.config["_wandb"]["value"]["visualize"]["ranks/map"]["panel_config"]
-        assert chart["panelDefId"] == f"{ENTITY}/sorakit_rank_heatmap"
-        assert chart["fieldSettings"]["rank"] == "rank"
-    assert {chart["chartName"] for chart in server.charts} == {"sorakit_rank_heatmap"}
-    spec = json.loads(server.charts[-1]["spec"])
-    assert spec["mark"]["type"] == "rect"
-
-
-def test_adapters_are_artifacts_with_the_stage_as_alias(synced, server, place):
-    for path, _ in with_gates(synced):
-        name = f"adapter-{load_run(path).run_id}"
-        sent = {}
-        for number, artifact in enumerate(server.artifacts, start=1):
-            if artifact["input"]["artifactCollectionName"] == name:
-                aliases = {alias["alias"] for alias in artifact["input"]["aliases"]}
-                (stage,) = [alias for alias in aliases if alias.startswith("stage_")]
-                sent[stage] = f"artifacts/artifact-{number}"
-        assert sorted(sent) == [stage_name(stage) for stage in range(4)]
-        for stage, stored in sent.items():
-            weights = path / "adapters" / stage / "adapter_model.safetensors"
-            assert server.files[f"{stored}/adapter_model.safetensors"] == weights.read_bytes()
-            config = json.loads(server.files[f"{stored}/adapter_config.json"])
-            assert config["base_model_name_or_path"] == "~/model"
 
 
 def test_workspace_has_the_panels(synced, server):
@@ -315,7 +393,7 @@ def test_workspace_has_the_panels(synced, server):
 
 def test_sync_again_sends_nothing_and_makes_no_second_workspace(synced, server, place, online):
     sent, [(id_, view)] = server.operations["UpsertBucket"], server.views.items()
-    assert sync(place.runs / "grid") == 0
+    assert sync(place.grid) == 0
     assert server.operations["UpsertBucket"] == sent
     assert list(server.views) == [id_]
     first, again = json.loads(view["spec"]), json.loads(server.views[id_]["spec"])
@@ -329,12 +407,13 @@ def without_ids(spec: Any) -> Any:
 
 
 def test_plain_wandb_sync_delivers_an_offline_run_too(synced, server, sweep, place, online):
-    path = sweep[-1]
+    path = named(sweep, "birds-1")
     del server.runs[load_run(path).run_id]
+    server.artifacts.clear()
     [folder] = (path / "wandb").glob("offline-run-*")
     command = [sys.executable, "-m", "wandb", "sync", "--yes", "-e", ENTITY, str(folder)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    assert_holds_the_run(server.runs[load_run(path).run_id], path)
+    assert_mirrors(server.runs[load_run(path).run_id], path, server)
 
 
 # Offline, online, killed ---------------------------------------------------------------------
@@ -344,8 +423,8 @@ def test_tracking_changes_nothing_in_the_run(sweep, place):
     twin = place.config("untracked", tracking=TrackingConfig(wandb="off"))
     path = run(twin, show_progress=False).path
     assert not (path / "wandb").exists()
-    tracked = sweep[1]
-    names = {name for name in files_of(tracked) if not name.startswith("wandb/")}
+    tracked = named(sweep, "animals-0")
+    names = {name for name in files_of(tracked) if not name.startswith("wandb/")} - {LOG_FILE}
     assert names == files_of(path)
     for name in ("stages.jsonl", "ranks.jsonl", "steps.jsonl"):
         assert (path / name).read_bytes() == (tracked / name).read_bytes(), name
@@ -355,21 +434,35 @@ def test_tracking_changes_nothing_in_the_run(sweep, place):
             assert (path / name).read_bytes() == (tracked / name).read_bytes()
 
 
-def test_live_run_is_that_of_the_offline_one(synced, server, place, online):
+def test_live_run_is_that_of_the_offline_one(synced, server, sweep, place, online):
+    # its run id is that of the offline run with this seed: the server now holds the live one
+    twin = named(sweep, "animals-1")
+    offline = copy.deepcopy(synced[twin])
+    first = len(server.requests)
     path = run(
         place.config("live", seed=1, tracking=TrackingConfig(wandb="online", log_adapters=True)),
         show_progress=False,
     ).path
-    # its run id is that of the offline run with this seed: the server now holds the live one
     stored = server.runs[load_run(path).run_id]
-    assert stored.exit_code == 0
-    assert_holds_the_run(stored, path)
-    assert stage_lines(path) == stage_lines(place.runs / "grid" / "animals-1")
-    assert stored.summary["run/records_digest"]
-    assert stored.config["_wandb"]["value"]["visualize"]["ranks/map"]
+    assert_mirrors(stored, path, server)
+    assert not [body for _, _, body in server.requests[first:] if b"runs/live" in body], (
+        "its folder is sent"
+    )
+    assert stage_lines(path) == stage_lines(twin)
+    assert [comparable(row) for row in stored.rows()] == [comparable(row) for row in offline.rows()]
+    assert comparable(stored.summary) == comparable(offline.summary)
     before = server.operations["UpsertBucket"]
     assert sync(path) == 0
     assert server.operations["UpsertBucket"] == before
+
+
+def comparable(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row or a summary without clock, folder and the digest that holds the folder."""
+    known = {key: value for key, value in row.items() if not key.startswith("_") or key == "_step"}
+    known.pop("run/records_digest", None)
+    if isinstance(table := known.get("ranks/map_table"), dict):
+        known["ranks/map_table"] = table["sha256"]
+    return known
 
 
 CHILD = """
@@ -436,7 +529,11 @@ def test_offline_run_that_was_killed_is_rebuilt_and_not_doubled(
     rows = history(second)
     assert [row["stage/number"] for row in rows if "stage/number" in row] == [0, 1, 2, 3]
     assert sync(path) == 0
-    assert_holds_the_run(server.runs[run_id(config)], path)
+    assert_mirrors(server.runs[run_id(config)], path, server)
+
+
+def test_a_row_is_on_the_disk_within_a_second():
+    assert live._INTERVAL + client.FLUSH_INTERVAL <= 1.0
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -448,19 +545,20 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_online_run_that_was_killed_goes_on_and_is_not_doubled(server, place, online, tmp_path):
-    config = place.config("killed-online", seed=3, tracking=TrackingConfig(wandb="online"))
+    tracking = TrackingConfig(wandb="online", log_adapters=True)
+    config = place.config("killed-online", seed=3, tracking=tracking)
     assert run_in_a_process(config, tmp_path / "c", "SIGKILL").returncode == -signal.SIGKILL
     run(config, show_progress=False)
-    stored = server.runs[run_id(config)]
-    assert stored.exit_code == 0
-    assert_holds_the_run(stored, Path(config.out_dir))
+    assert_mirrors(server.runs[run_id(config)], Path(config.out_dir), server)
 
 
 def test_nothing_is_logged_in_the_sanity_check(server, place, online, monkeypatch):
     monkeypatch.setitem(TRAINER_OPTIONS, "num_sanity_val_steps", 2)
     config = place.config("sane", seed=4, tracking=TrackingConfig(wandb="online"))
     path = run(config, show_progress=False).path
-    assert_holds_the_run(server.runs[run_id(config)], path)
+    stored = server.runs[run_id(config)]
+    assert [row["stage/number"] for row in logged_stages(stored)] == [0, 1, 2, 3]
+    assert_holds_the_run(stored, path)
 
 
 # What can go wrong ---------------------------------------------------------------------------
@@ -468,19 +566,102 @@ def test_nothing_is_logged_in_the_sanity_check(server, place, online, monkeypatc
 
 def test_keys_and_home_are_nowhere(synced, server, sweep, place):
     home, key = str(place.home).encode(), API_KEY.encode()
+    assert all(path.is_relative_to(place.home) for path in sweep)
     for path, headers, body in server.requests:
         for secret in (home, key):
             assert secret not in path.encode()
             assert secret not in body
             assert secret.decode() not in json.dumps(headers)
-    written = [file for run_path in sweep for file in (run_path / "wandb").rglob("*")]
-    written += list((place.runs.parent / "CACHE").rglob("*"))
-    files = [file for file in written if file.is_file()]
-    assert files
+    written = [path / "wandb" for path in sweep]
+    assert_names_neither_home_nor_key(place, *written, place.home.parent / "CACHE")
+
+
+def assert_names_neither_home_nor_key(place: Place, *folders: Path) -> None:
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    assert [file for file in files if file.suffix == ".wandb"]
+    assert [file for file in files if file.suffix == ".log"]
     for file in files:
         content = file.read_bytes()
-        assert home not in content, file
-        assert key not in content, file
+        assert str(place.home).encode() not in content, file
+        assert API_KEY.encode() not in content, file
+
+
+def test_live_run_names_neither_home_nor_key(server, place, online):
+    path = place.runs / "live"
+    if not path.exists():
+        pytest.skip("needs the live run")
+    assert_names_neither_home_nor_key(place, path / "wandb")
+
+
+def test_run_below_home_that_is_started_elsewhere_does_not_name_it(place, tmp_path):
+    with chdir("/usr"), environment({}):  # from there, relative paths would name it too
+        path = run(place.config("from-elsewhere", seed=10), show_progress=False).path
+    assert_names_neither_home_nor_key(place, path / "wandb")
+    rows = history(next((path / "wandb").glob("offline-run-*")))
+    assert [row["stage/number"] for row in rows if "stage/number" in row] == [0, 1, 2, 3]
+
+
+AT_A_TERMINAL = """
+import sys
+from sorakit.cli import main
+for command in (["run", "--config", sys.argv[1]], ["sync", sys.argv[2], "--workspace=false"]):
+    try:
+        main(command)
+    except SystemExit as stop:
+        print("exit", stop.code, flush=True)
+"""
+
+
+def test_nothing_is_asked_at_a_terminal_without_a_key(place, tmp_path):
+    config = place.config("terminal", seed=11, tracking=TrackingConfig(wandb="online"))
+    RunWriter(tmp_path).write_config(config)
+    arguments = [str(tmp_path / "config.yaml"), str(config.out_dir)]
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    terminal, its = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", AT_A_TERMINAL, *arguments],
+        env=environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"},
+        stdin=its,
+        stdout=its,
+        stderr=its,
+    )
+    os.close(its)
+    try:
+        printed = read_until_closed(terminal, seconds=240)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+    assert "is offline, not online: there is no API key" in printed
+    assert [line for line in printed.splitlines() if line.startswith("exit ")] == [
+        "exit 0",
+        "exit 2",
+    ], printed
+    assert "An API key for https://" in printed
+
+
+def read_until_closed(terminal: int, *, seconds: float) -> str:
+    """Return what is printed on a terminal, until nobody has it open any more."""
+    printed, last = b"", time.monotonic() + seconds
+    while select.select([terminal], [], [], max(0.0, last - time.monotonic()))[0]:
+        try:
+            printed += os.read(terminal, 4096)
+        except OSError:  # closed
+            break
+    return printed.decode()
+
+
+def test_server_that_is_not_there(server, place, monkeypatch):
+    config = place.config("absent", seed=12, tracking=TrackingConfig(wandb="online"))
+    with (
+        environment({**server.environment(), "WANDB_BASE_URL": "http://127.0.0.1:1"}),
+        pytest.warns(UserWarning, match=r"^W&B \(online\) failed: .* `sorakit sync` sends it"),
+    ):
+        path = run(config, show_progress=False).path
+    assert load_run(path).state == "completed"
+    with environment(server.environment()):
+        assert sync(path) == 0
+    assert_holds_the_run(server.runs[run_id(config)], path)
 
 
 @pytest.mark.parametrize("failure", ["500", "drop"])
@@ -536,19 +717,19 @@ def test_without_a_key_auto_is_offline_and_online_says_so(place):
 def test_sync_without_a_key_is_refused(sweep, place, capsys):
     with environment({}):
         capsys.readouterr()
-        assert sync(place.runs / "grid") == 2
+        assert sync(place.grid) == 2
     error = capsys.readouterr().err
     assert error.startswith("sorakit: error: An API key for https://")
     assert error.count("\n") == 1
 
 
-def test_a_later_floor_is_sent_with_its_paths(synced, server, place, online):
-    config = place.config("grid/floor-1", seed=1, sections={"method": {"name": "head_only"}})
-    run(config, show_progress=False)
-    assert sync(place.runs / "grid") == 0
-    path = place.runs / "grid" / "animals-1"
+def test_a_later_floor_is_sent_with_its_paths(synced, server, sweep, place, online):
+    floors = {"method": {"name": "head_only"}}
+    run(place.config("grid/files/floor-1", seed=1, sections=floors), show_progress=False)
+    assert sync(place.grid) == 0
+    path = named(sweep, "animals-1")
     stored = server.runs[load_run(path).run_id]
-    floor = find_floor(load_run(path).config, load_floors(find_runs(place.runs / "grid")))
+    floor = find_floor(load_run(path).config, load_floors(find_runs(place.grid)))
     assert floor is not None
     assert stored.summary["run/floor_generalization"] == floor["generalization"]
     assert_holds_the_run(stored, path)

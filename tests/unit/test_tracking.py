@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from sorakit.records import (
     run_id,
 )
 from sorakit.tracking import client
-from sorakit.tracking.client import client_mode, read_target, write_target
+from sorakit.tracking.client import client_mode, path_without_home, read_target, write_target
 from sorakit.tracking.rows import (
     dataset_name,
     find_floor,
@@ -102,6 +103,31 @@ def test_home_is_a_tilde_at_any_depth(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     found = without_home({"a": ["/home/somebody/x", 1], "b": {"c": "in /home/somebody"}})
     assert found == {"a": ["~/x", 1], "b": {"c": "in ~"}}
+
+
+def test_folder_that_begins_like_home_is_not_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/some")
+    assert without_home("/home/somebody/x, /home/some-body, /home/some") == (
+        "/home/somebody/x, /home/some-body, ~"
+    )
+
+
+@pytest.mark.parametrize(
+    ("home", "path", "shown"),
+    [
+        ("/home/some", "/data/runs/a", "/data/runs/a"),
+        ("/home/some", "/home/somebody/a", "/home/somebody/a"),
+        ("{tmp}", "{tmp}/runs/a", "runs/a"),
+        ("{tmp}/b", "{tmp}/b/runs/a", "b/runs/a"),
+        ("/usr", "/usr/runs/a", None),  # the way there from elsewhere names it
+        ("/", "/runs/a", "/runs/a"),
+    ],
+)
+def test_path_is_shown_in_a_form_that_names_no_home(home, path, shown, tmp_path, monkeypatch):
+    home, path = (text.replace("{tmp}", str(tmp_path)) for text in (home, path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", home)
+    assert path_without_home(Path(path)) == (None if shown is None else Path(shown))
 
 
 def test_shown_configuration_has_neither_folder_nor_tracking():
