@@ -108,7 +108,7 @@ def _read_times(path: Path) -> Times | None:
     seconds = {int(row["stage"]): float(row["seconds"]) for row in rows if "seconds" in row}
     if 0 not in seconds:
         return None
-    return Times(dense=seconds.pop(0), later=sum(seconds.values()))
+    return Times(dense=seconds.pop(0), later=sum(seconds.values(), 0.0))
 
 
 def _twin_key(config: dict[str, Any]) -> str:
