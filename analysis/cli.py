@@ -14,6 +14,7 @@ from rich.table import Table
 from analysis import style
 from analysis.compare import compare
 from analysis.compare_text import csv_text, latex_table, print_comparison
+from analysis.controls import configuration_notes
 from analysis.curves import BANDS, SCORES, SHARES, count_spacing, summary
 from analysis.figures import curve_figure, rank_map_figure
 from analysis.frozen import freeze
@@ -26,6 +27,7 @@ from analysis.load import (
     comparability_notes,
     load_runs,
     require_path_run,
+    select_paths,
 )
 from analysis.report.page import report
 
@@ -40,7 +42,9 @@ one of three things:
   floor       method.name=head_only: what the task head reaches with no adapter at all
   hold_dense  stage.control=hold_dense: as much training as the path, nothing pruned
   another control, by its name: it is loaded and frozen, and not drawn as a curve
-A path is matched with the floor and the control of the same task, backbone, setting and seed.
+A path is matched with the floor and the controls of the same task, backbone, setting, seed and
+configuration: everything but what a control changes. Paths of one dataset with different options
+are compared and drawn apart, never averaged; --only gates.gate_lr=1 leaves the others out.
 Runs that cannot be used are listed with the reason."""
 
 _EPILOG = """\
@@ -64,13 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.width = _PLAIN_WIDTH
     try:
         if args.verb == "compare":
-            _compare(console, args.runs, csv=args.csv, latex=args.latex)
+            _compare(console, args)
             return 0
         if args.verb == "report":
-            _report(console, args.runs, out=args.out)
+            _report(console, args)
             return 0
         out = _checked_out(args.out) if "out" in args else None
-        runs = load_runs(args.runs)
+        runs = _load(args)
         if out is None:
             require_path_run(runs.stages)
             _print_runs(console, runs)
@@ -108,6 +112,13 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             metavar="RUNS",
             help="run folder, or a folder with run folders at any depth below it",
+        )
+        command.add_argument(
+            "--only",
+            action="append",
+            type=_option,
+            metavar="OPTION=VALUE",
+            help="paths with this option only, for example gates.gate_lr=1; may be repeated",
         )
         if verb == "compare":
             for name, what in (("csv", "a CSV file"), ("latex", "a LaTeX tabular")):
@@ -164,30 +175,40 @@ def _write(console: Console, verb: str, runs: RunSet, out: Path) -> None:
         console.print(f"wrote {file}")
 
 
-def _compare(
-    console: Console, paths: Sequence[Path], *, csv: Path | None, latex: Path | None
-) -> None:
-    for option, file in (("csv", csv), ("latex", latex)):
-        _check_file(option, file)
-    runs = load_runs(paths, with_ranks=False)
+def _compare(console: Console, args: argparse.Namespace) -> None:
+    for option in ("csv", "latex"):
+        _check_file(option, getattr(args, option))
+    runs = _load(args, with_ranks=False)
     comparison = compare(runs)
     left_out = {path for path, _ in comparison.excluded}
     used = runs.runs[[Path(path) not in left_out for path in runs.runs["path"]]]
     _print_used(console, used, comparison.excluded, comparison.notes)
     print_comparison(console, comparison)
-    for file, text in ((csv, csv_text), (latex, latex_table)):
+    for file, text in ((args.csv, csv_text), (args.latex, latex_table)):
         if file is not None:
             file.write_text(text(comparison), "utf-8")
             console.print(f"wrote {file}")
 
 
-def _report(console: Console, paths: Sequence[Path], *, out: Path) -> None:
+def _report(console: Console, args: argparse.Namespace) -> None:
+    out: Path = args.out
     _check_file("out", out)
-    runs = load_runs(paths)
-    page = report(runs)
+    page = report(_load(args))
     out.write_text(page.html, "utf-8")
     _print_used(console, page.used, page.excluded, page.notes)
     console.print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)")
+
+
+def _load(args: argparse.Namespace, *, with_ranks: bool = True) -> RunSet:
+    runs = load_runs(args.runs, with_ranks=with_ranks)
+    return select_paths(runs, dict(args.only)) if args.only else runs
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        raise argparse.ArgumentTypeError(f"must be OPTION=VALUE, got {text!r}")
+    return key, value
 
 
 def _check_file(option: str, file: Path | None) -> None:
@@ -197,7 +218,8 @@ def _check_file(option: str, file: Path | None) -> None:
 
 
 def _print_runs(console: Console, runs: RunSet) -> None:
-    _print_used(console, runs.runs, runs.excluded, comparability_notes(runs.runs))
+    notes = [*comparability_notes(runs.runs), *configuration_notes(runs.stages)]
+    _print_used(console, runs.runs, runs.excluded, notes)
 
 
 def _print_used(

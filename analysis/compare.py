@@ -12,15 +12,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.compressibility import REFERENCES, compressibility
-from analysis.controls import dataset_name, missing_controls
+from analysis.controls import configuration_notes, missing_controls
 from analysis.curves import SCORES, SHARES, with_gain_retained
 from analysis.example_spread import ExampleSpread, example_spreads
 from analysis.inflection_table import inflections_by_dataset, inflections_by_seed
 from analysis.intervals import Interval, holm, student_t_interval, welch_p_value
-from analysis.load import DATASET_KEYS, PATH, RunSet, comparability_notes, variants
+from analysis.load import KEYS, PATH, RunSet, comparability_notes
 
-KEYS = [*DATASET_KEYS, "variant"]
-"""What one block of the comparison is about: a dataset and, where they differ, the options."""
 UNDEFINED = "undefined"
 RANKED_SHARE = "d90"
 
@@ -66,12 +64,11 @@ def compare(runs: RunSet) -> Comparison:
             f"stage.control none), got 0 ({len(excluded)} runs left out)."
         )
     stages = with_gain_retained(stages)
-    names = variants(runs)
-    stages["variant"] = stages["run_id"].map(names).fillna("")
+    names = dict(zip(used["run_id"], used["variant"], strict=True))
     counts = _with_variant(compressibility(stages), names)
     by_seed = _with_variant(inflections_by_seed(stages), names)
     folders = {str(row["run_id"]): Path(row["path"]) for row in used.to_dict("records")}
-    spreads = example_spreads(stages, folders, KEYS)
+    spreads = example_spreads(stages, folders)
     table = _table(counts, stages, spreads)
     by_dataset = inflections_by_dataset(by_seed, KEYS)
     return Comparison(
@@ -82,18 +79,12 @@ def compare(runs: RunSet) -> Comparison:
         first=_what_goes_first(counts, by_seed, table, by_dataset, spreads),
         ranking=_ranking(counts, table),
         excluded=sorted(excluded),
-        notes=[*comparability_notes(used), *_variant_notes(counts), *missing_controls(stages)],
+        notes=[
+            *comparability_notes(used),
+            *configuration_notes(stages),
+            *missing_controls(stages),
+        ],
     )
-
-
-def _variant_notes(counts: pd.DataFrame) -> list[str]:
-    notes: list[str] = []
-    for (task, backbone, setting), group in counts.groupby(DATASET_KEYS, sort=True):
-        number = group["variant"].nunique()
-        if number > 1:
-            name = dataset_name(task, backbone, setting)
-            notes.append(f"The paths of {name} have {number} configurations, compared apart.")
-    return notes
 
 
 def _without_curve(runs: RunSet) -> list[tuple[Path, str]]:
@@ -110,7 +101,7 @@ def _without_curve(runs: RunSet) -> list[tuple[Path, str]]:
 
 
 def _with_variant(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    return table.assign(variant=table["run_id"].map(names).fillna(""))
+    return table.assign(variant=table["run_id"].map(names))
 
 
 def _blocks(table: pd.DataFrame, keys: list[str]) -> dict[tuple[object, ...], pd.DataFrame]:

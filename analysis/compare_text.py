@@ -8,10 +8,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from analysis.compare import KEYS, RANKED_SHARE, Comparison
+from analysis.compare import RANKED_SHARE, Comparison
 from analysis.controls import dataset_name
 from analysis.curves import SHARES
 from analysis.figures import compact
+from analysis.load import KEYS
 from analysis.slope_changepoint import ALPHA, MIN_POINTS
 
 Row = Mapping[Hashable, object]

@@ -1,13 +1,14 @@
 """Run folders -> tidy tables, with every run that is left out listed beside its reason."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
 import yaml
 
+from analysis.configurations import agrees, control_ids, differences, options
 from sorakit.config import BackboneConfig, StageControl, TaskConfig
 from sorakit.records import (
     FLOOR,
@@ -25,9 +26,11 @@ from sorakit.records import (
 HOLD_DENSE = "hold_dense"
 
 DATASET_KEYS = ["task", "backbone", "setting"]
-"""What one panel or one block of a table shows."""
+"""What is learnt, and by which model."""
+KEYS = [*DATASET_KEYS, "variant"]
+"""What one panel or one block of a table shows: a dataset and, where they differ, the options."""
 SEED_KEYS = [*DATASET_KEYS, "seed"]
-"""What a path, its floor and its hold_dense control have in common."""
+"""What a path, its floor and its controls have in common, beside `dense_id` or `floor_id`."""
 
 DEFAULT_SETTING = "default"
 
@@ -41,7 +44,6 @@ _REQUIRED_COLUMNS = [
     "memorization_loss",
     "generalization_loss",
 ]
-_NO_VARIANT = ("task", "backbone", "trainer", "tracking", "seed", "out_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,45 +101,99 @@ def load_runs(paths: Sequence[Path], *, with_ranks: bool = True) -> RunSet:
         )
     identities = [_identity(run) for run in used.values()]
     sources = [_source(run) for run in used.values()]
+    table = pd.DataFrame([{**i, **s} for i, s in zip(identities, sources, strict=True)])
+    configs = {run_id: run.config for run_id, run in used.items()}
+    names = _variants(table, configs)
+    for identity in identities:
+        identity["variant"] = names[str(identity["run_id"])]
     return RunSet(
-        runs=pd.DataFrame([{**i, **s} for i, s in zip(identities, sources, strict=True)]),
+        runs=table.assign(variant=table["run_id"].map(names)),
         stages=_typed_stages(_stack([run.stages for run in used.values()], identities)),
         ranks=_typed_ranks(_stack([run.ranks for run in used.values()], identities)),
         excluded=sorted(excluded),
-        configs={run_id: run.config for run_id, run in used.items()},
+        configs=configs,
     )
 
 
-def variants(runs: RunSet) -> dict[str, str]:
-    """Return run id -> what sets a path run apart from the other paths of its dataset.
+def select_paths(runs: RunSet, wanted: Mapping[str, str]) -> RunSet:
+    """Return `runs` with those paths only whose options have the wanted values, and their controls.
 
-    Options of the configuration and the method version, "" where all agree. Two runs of one seed
-    are two seeds' worth of evidence only if they are one experiment, and here they are not.
+    Args:
+        runs: What was loaded.
+        wanted: Dotted option, for example gates.gate_lr -> its value as text.
+
+    Raises:
+        ValueError: If no run has such an option.
     """
-    named: dict[str, str] = {}
-    paths = runs.runs[runs.runs["role"] == PATH]
-    for _, group in paths.groupby(DATASET_KEYS):
-        options = {
-            row["run_id"]: {
-                **_options(runs.configs[str(row["run_id"])]),
-                "method_version": row["method_version"],
+    found = {run_id: options(config, with_data=True) for run_id, config in runs.configs.items()}
+    for key in wanted:
+        if not any(key in option for option in found.values()):
+            raise ValueError(f"`--only` must name an option of a run, got {key!r}.")
+    reasons: dict[str, str] = {}
+    for run_id in runs.runs.loc[runs.runs["role"] == PATH, "run_id"]:
+        option = found[str(run_id)]
+        other = [key for key, text in wanted.items() if not agrees(option.get(key), text)]
+        if other:
+            named = ", ".join(f"{key} is {option.get(key)}" for key in other)
+            reasons[str(run_id)] = f"not selected: {named}"
+    is_left = ~runs.runs["run_id"].isin(list(reasons))
+    theirs = controls_of(runs.runs, runs.runs[(runs.runs["role"] == PATH) & ~is_left])
+    kept = controls_of(runs.runs, runs.runs[(runs.runs["role"] == PATH) & is_left])
+    for run_id in runs.runs.loc[theirs & ~kept, "run_id"]:
+        reasons[str(run_id)] = "not selected: control of a path that is not"
+    folders = {str(row["run_id"]): Path(row["path"]) for row in runs.runs.to_dict("records")}
+    runs_, stages, ranks = (
+        table[~table["run_id"].isin(list(reasons))].reset_index(drop=True) if len(table) else table
+        for table in (runs.runs, runs.stages, runs.ranks)
+    )
+    excluded = [(folders[run_id], reason) for run_id, reason in reasons.items()]
+    names = _variants(runs_, runs.configs)
+    runs_, stages, ranks = (
+        table.assign(variant=table["run_id"].map(names)) if len(table) else table
+        for table in (runs_, stages, ranks)
+    )
+    return replace(
+        runs, runs=runs_, stages=stages, ranks=ranks, excluded=sorted([*runs.excluded, *excluded])
+    )
+
+
+def controls_of(table: pd.DataFrame, paths: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows of a table are of a floor or a control of some of `paths`.
+
+    Args:
+        table: Rows of runs or of their stages.
+        paths: Rows of path runs.
+    """
+    is_theirs = pd.Series(data=False, index=table.index)
+    for column, roles in (
+        ("floor_id", table["role"] == FLOOR),
+        ("dense_id", ~table["role"].isin([FLOOR, PATH])),
+    ):
+        keys = [*SEED_KEYS, column]
+        own = pd.MultiIndex.from_frame(paths[keys].drop_duplicates())
+        is_theirs |= roles & pd.MultiIndex.from_frame(table[keys]).isin(own)
+    return is_theirs
+
+
+def _variants(runs: pd.DataFrame, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return run id -> what sets a path apart from the other paths of its dataset.
+
+    Options of the configuration and the method version, "" where all agree, and for controls. Two
+    runs of one seed are two seeds' worth of evidence only if they are one experiment, and here they
+    are not.
+    """
+    named: dict[str, str] = dict.fromkeys(runs["run_id"], "")
+    for _, group in runs[runs["role"] == PATH].groupby(DATASET_KEYS):
+        named |= differences(
+            {
+                str(row["run_id"]): {
+                    **options(configs[str(row["run_id"])]),
+                    "method_version": row["method_version"],
+                }
+                for row in group.to_dict("records")
             }
-            for row in group.to_dict("records")
-        }
-        keys = sorted({key for option in options.values() for key in option})
-        different = [k for k in keys if len({str(o.get(k)) for o in options.values()}) > 1]
-        for run_id, option in options.items():
-            named[str(run_id)] = ", ".join(f"{key}={option.get(key)}" for key in different)
+        )
     return named
-
-
-def _options(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the dotted options that make an experiment, without data, backbone and machine."""
-    options: dict[str, Any] = {}
-    for name, section in config.items():
-        if name not in _NO_VARIANT:
-            options |= {f"{name}.{key}": value for key, value in section.items()}
-    return options
 
 
 def require_path_run(stages: pd.DataFrame) -> None:
@@ -225,6 +281,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "control": control,
         "role": _role(method, control),
         "state": run.state,
+        **control_ids(config, run.meta.get("method_version")),
     }
 
 

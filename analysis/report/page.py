@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from analysis.compare import compare
 from analysis.compare_text import ranking_sentences
+from analysis.controls import configuration_notes
 from analysis.curves import SHARES, with_gain_retained, with_gap
 from analysis.load import FLOOR, HOLD_DENSE, PATH, RunSet, comparability_notes
 from analysis.ranks import stages_at
@@ -94,7 +95,7 @@ def report(runs: RunSet) -> Page:
         counts=_role_counts(used),
         runs=_run_rows(used, runs.configs),
         excluded=[{"path": str(path), "reason": reason} for path, reason in comparison.excluded],
-        notes=comparability_notes(used),
+        notes=[*comparability_notes(used), *configuration_notes(stages)],
         states=used["state"].value_counts().sort_index().to_dict(),
     )
     return Page(html=html, used=used, excluded=comparison.excluded, notes=comparison.notes)

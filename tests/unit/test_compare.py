@@ -106,6 +106,13 @@ def test_paths_of_different_options_are_compared_apart(tmp_path: Path) -> None:
     assert comparison.notes[0].endswith("have 2 configurations, compared apart.")
 
 
+def test_floor_serves_paths_whose_gates_differ(tmp_path: Path) -> None:
+    for gate_lr in (1.0, 3.0):
+        write_run(tmp_path, "path", gates=GatesConfig(gate_lr=gate_lr))
+    write_run(tmp_path, "floor", gates=GatesConfig(gate_lr=1.0))
+    assert compare(load_runs([tmp_path])).table["floor_score"].notna().all()
+
+
 def test_missing_controls_are_named_with_their_seeds(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path, "path", seed=seed)
