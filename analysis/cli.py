@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 from rich import box
@@ -13,11 +14,13 @@ from rich.table import Table
 
 from analysis import style
 from analysis.compare import compare
-from analysis.compare_text import csv_text, latex_table, print_comparison
-from analysis.controls import configuration_notes
+from analysis.compare_text import comparison_table, csv_text, print_comparison
+from analysis.controls import configuration_notes, missing_controls
 from analysis.curves import BANDS, SCORES, SHARES, count_spacing, summary
-from analysis.figures import curve_figure, rank_map_figure
-from analysis.frozen import freeze
+from analysis.figures import Width, curve_figure, rank_map_figure
+from analysis.frozen import frozen_tables
+from analysis.inflection_table import inflections_by_dataset, inflections_by_seed
+from analysis.latex import shares_table
 from analysis.load import (
     DEFAULT_SETTING,
     FLOOR,
@@ -28,7 +31,9 @@ from analysis.load import (
     load_runs,
     require_path_run,
     select_paths,
+    with_curves,
 )
+from analysis.ranks import Criterion, maps_at
 from analysis.report.page import report
 
 _PLAIN_WIDTH = 120  # columns when the output is a file or a pipe
@@ -52,7 +57,7 @@ examples:
   python -m analysis summary runs
   python -m analysis compare runs --csv compare.csv --latex compare.tex
   python -m analysis report  runs --out report.html
-  python -m analysis figures runs/pydoc_topic runs/mrpc --out figures
+  python -m analysis figures runs/pydoc_topic runs/mrpc --out figures --at lambda=0.02
   python -m analysis freeze  runs --out paper_figs/data && python -m paper_figs"""
 
 
@@ -80,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_runs(console, runs)
             _print_summary(console, runs, args.runs)
         else:
-            _write(console, args.verb, runs, out)
+            _write(console, args, runs, out)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2
@@ -144,6 +149,26 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="DIR",
                 help="folder for the files, made if needed; files of the same name are replaced",
             )
+            command.add_argument(
+                "--at",
+                default="retention=0.95",
+                metavar="KIND=VALUE",
+                help="stage that the rank maps show: stage=K, lambda=X (the nearest, within a "
+                "factor 1.15), retention=SHARE (the sparsest that keeps this share of dense "
+                "generalization) or budget=N parameters; default %(default)s",
+            )
+            command.add_argument(
+                "--role",
+                default=PATH,
+                help="whose rank maps: path, or a control such as from_scratch; default path",
+            )
+            if verb == "figures":
+                command.add_argument(
+                    "--width",
+                    choices=get_args(Width),
+                    default="auto",
+                    help="column or text width of a two-column page; auto: column for one panel",
+                )
     return parser
 
 
@@ -157,19 +182,31 @@ def _checked_out(out: Path) -> Path:
     return out
 
 
-def _write(console: Console, verb: str, runs: RunSet, out: Path) -> None:
-    if verb == "freeze":
+def _write(console: Console, args: argparse.Namespace, runs: RunSet, out: Path) -> None:
+    at = Criterion.parse(args.at)
+    require_path_run(runs.stages)
+    if args.verb == "freeze":
+        texts = frozen_tables(runs, at=at, role=args.role)
         out.mkdir(parents=True, exist_ok=True)
-        files = freeze(runs, out)
+        files = [out / name for name in texts]
+        for file, text in zip(files, texts.values(), strict=True):
+            file.write_text(text, "utf-8")
     else:
+        drops = inflections_by_dataset(inflections_by_seed(runs.stages))
+        maps = maps_at(runs.ranks, runs.stages, at, role=args.role)
         figures = {
-            "curves": curve_figure(runs.stages),
-            "rank_maps": rank_map_figure(runs.ranks, runs.stages),
+            "curves": curve_figure(runs.stages, drops, width=args.width),
+            "rank_maps": rank_map_figure(maps, width=args.width),
         }
         out.mkdir(parents=True, exist_ok=True)
         files = [
             file for name, figure in figures.items() for file in style.save(figure, out / name)
         ]
+        without = sorted(
+            set(runs.stages.loc[runs.stages["role"] == args.role, "run_id"]) - set(maps["run_id"])
+        )
+        if without:
+            console.print(f"  note: no rank map at {at} of run {', '.join(without)}")
     _print_runs(console, runs)
     for file in files:
         console.print(f"wrote {file}")
@@ -184,9 +221,10 @@ def _compare(console: Console, args: argparse.Namespace) -> None:
     used = runs.runs[[Path(path) not in left_out for path in runs.runs["path"]]]
     _print_used(console, used, comparison.excluded, comparison.notes)
     print_comparison(console, comparison)
-    for file, text in ((args.csv, csv_text), (args.latex, latex_table)):
+    texts = {args.csv: csv_text(comparison), args.latex: shares_table(comparison_table(comparison))}
+    for file, text in texts.items():
         if file is not None:
-            file.write_text(text(comparison), "utf-8")
+            file.write_text(text, "utf-8")
             console.print(f"wrote {file}")
 
 
@@ -201,7 +239,7 @@ def _report(console: Console, args: argparse.Namespace) -> None:
 
 def _load(args: argparse.Namespace, *, with_ranks: bool = True) -> RunSet:
     runs = load_runs(args.runs, with_ranks=with_ranks)
-    return select_paths(runs, dict(args.only)) if args.only else runs
+    return with_curves(select_paths(runs, dict(args.only)) if args.only else runs)
 
 
 def _option(text: str) -> tuple[str, str]:
@@ -218,7 +256,11 @@ def _check_file(option: str, file: Path | None) -> None:
 
 
 def _print_runs(console: Console, runs: RunSet) -> None:
-    notes = [*comparability_notes(runs.runs), *configuration_notes(runs.stages)]
+    notes = [
+        *comparability_notes(runs.runs),
+        *configuration_notes(runs.stages),
+        *missing_controls(runs.stages),
+    ]
     _print_used(console, runs.runs, runs.excluded, notes)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.optimize import isotonic_regression
 
 from analysis.curves import SCORES, SHARES, area_weights
-from analysis.load import PATH, SEED_KEYS
+from analysis.load import KEYS, PATH
 from analysis.slope_changepoint import FloatArray
 from sorakit.records import ROUNDING
 
@@ -140,7 +140,7 @@ def compressibility(stages: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[str, object]] = []
     for _, run in stages[stages["role"] == PATH].groupby("run_id", sort=True):
-        identity = {key: run[key].iloc[0] for key in [*SEED_KEYS, "run_id"]}
+        identity = {key: run[key].iloc[0] for key in [*KEYS, "seed", "run_id"]}
         points = retention_points(run)
         smallest = points.counts[points.counts > 0].min(initial=np.inf)
         for score in SCORES:

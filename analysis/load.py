@@ -142,18 +142,36 @@ def select_paths(runs: RunSet, wanted: Mapping[str, str]) -> RunSet:
     for run_id in runs.runs.loc[theirs & ~kept, "run_id"]:
         reasons[str(run_id)] = "not selected: control of a path that is not"
     folders = {str(row["run_id"]): Path(row["path"]) for row in runs.runs.to_dict("records")}
-    runs_, stages, ranks = (
-        table[~table["run_id"].isin(list(reasons))].reset_index(drop=True) if len(table) else table
-        for table in (runs.runs, runs.stages, runs.ranks)
-    )
+    return _without(runs, reasons, folders) if reasons else runs
+
+
+def with_curves(runs: RunSet) -> RunSet:
+    """Return `runs` without path runs that have no curve; they are listed with the reason."""
+    folders = {str(row["run_id"]): Path(row["path"]) for row in runs.runs.to_dict("records")}
+    reasons: dict[str, str] = {}
+    for run_id, run in runs.stages[runs.stages["role"] == PATH].groupby("run_id"):
+        if not (run["stage"] == 0).any():
+            reasons[str(run_id)] = "no dense stage: nothing to compare with"
+        elif len(run) < 2:
+            reasons[str(run_id)] = "single stage: no curve"
+    return _without(runs, reasons, folders) if reasons else runs
+
+
+def _without(runs: RunSet, reasons: Mapping[str, str], folders: Mapping[str, Path]) -> RunSet:
+    """Return `runs` without some, which are listed with the reason; variants are named anew."""
     excluded = [(folders[run_id], reason) for run_id, reason in reasons.items()]
-    names = _variants(runs_, runs.configs)
-    runs_, stages, ranks = (
+    left = runs.runs[~runs.runs["run_id"].isin(list(reasons))].reset_index(drop=True)
+    names = _variants(left, runs.configs)
+    stages, ranks = (
+        table[table["run_id"].isin(left["run_id"])].reset_index(drop=True) if len(table) else table
+        for table in (runs.stages, runs.ranks)
+    )
+    left, stages, ranks = (
         table.assign(variant=table["run_id"].map(names)) if len(table) else table
-        for table in (runs_, stages, ranks)
+        for table in (left, stages, ranks)
     )
     return replace(
-        runs, runs=runs_, stages=stages, ranks=ranks, excluded=sorted([*runs.excluded, *excluded])
+        runs, runs=left, stages=stages, ranks=ranks, excluded=sorted([*runs.excluded, *excluded])
     )
 
 
