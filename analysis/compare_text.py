@@ -138,12 +138,17 @@ def drop_sentence(row: Row) -> str:
     p = f"(p = {p_value:.3f}, {row['seeds_detected']} of {row['seeds']} seeds by themselves)"
     drop = interval_text(row, "drop", power_text).replace("\n", " ")
     parts = [f"drops below {drop} {p}" if row["detected"] else f"no inflection {p}"]
-    if p_value <= ALPHA and row["shape"] != "drop":
-        parts.append(f"levels off below {power_text(row['levelling'])}")
+    parts += [levels] if (levels := levels_off(row)) else []
     for label, name in (("knee", "max_curvature_knee"), ("steepest", "second_derivative_zero")):
         if not np.isnan(_number(row[name])):
             parts.append(f"{label} {power_text(row[name])}")
     return f"{row['score']}: {'; '.join(parts)}."
+
+
+def levels_off(row: Row, *, prefix: str = "") -> str:
+    """Return where a score levels off, if its slope changes and not only by a drop; or ""."""
+    changes = _number(row[f"{prefix}p_value"]) <= ALPHA and row[f"{prefix}shape"] != "drop"
+    return f"levels off below {power_text(row[f'{prefix}levelling'])}" if changes else ""
 
 
 def first_sentence(row: Row) -> str:

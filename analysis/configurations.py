@@ -9,6 +9,7 @@ so gates and adapter do not tell floors apart.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import yaml
@@ -31,9 +32,14 @@ def options(config: Mapping[str, Any], *, with_data: bool = False) -> dict[str, 
         config: Resolved configuration.
         with_data: Those of task and backbone too.
     """
-    found = {**_dotted(asdict(RunConfig())), **_dotted(config)}
+    found = {**_defaults(), **_dotted(config)}
     left_out = _NO_OPTION if with_data else (*_NO_OPTION, *(f"{name}." for name in _DATA))
     return {key: value for key, value in found.items() if not key.startswith(left_out)}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return _dotted(asdict(RunConfig()))
 
 
 def _dotted(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,23 +51,16 @@ def _dotted(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def control_ids(config: Mapping[str, Any], method_version: object) -> dict[str, str]:
+def control_ids(config: Mapping[str, Any], who: Mapping[str, Any]) -> dict[str, str]:
     """Return `dense_id` and `floor_id`: what a path shares with its controls, and with its floor.
-
-    Besides data, backbone and seed.
 
     Args:
         config: Resolved configuration of a path, a floor or a control.
-        method_version: Version that made it.
+        who: What else they share: data, backbone, seed, method version.
     """
-    found = options(config)
+    found = list(_numbers(options(config)))
     return {
-        name: short_hash(
-            {
-                "method_version": method_version,
-                **{key: value for key, value in _numbers(found) if key.startswith(start)},
-            }
-        )
+        name: short_hash({**who, **{key: value for key, value in found if key.startswith(start)}})
         for name, start in (("dense_id", _OF_DENSE), ("floor_id", _OF_FLOOR))
     }
 

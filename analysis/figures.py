@@ -32,6 +32,7 @@ from analysis.curves import (
 from analysis.intervals import student_t_interval
 from analysis.load import DEFAULT_SETTING, FLOOR, HOLD_DENSE, KEYS, PATH, require_path_run
 from analysis.ranks import map_of
+from analysis.slope_changepoint import ALPHA
 
 MAX_COLUMNS = 3
 _LINE = 0.17  # inches of a line of a title
@@ -89,7 +90,7 @@ def draw_curve(ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None = None
     _draw_held(ax, hold_dense_scores(stages))
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     _draw_drops(ax, drops)
-    _draw_notes(ax, stages)
+    _draw_notes(ax, stages, drops)
     ax.set_xlabel("Non-zero adapter parameters")
     ax.set_ylabel(metric_label(str(paths["metric"].iloc[0])))
 
@@ -262,7 +263,7 @@ def _draw_drops(ax: Axes, drops: pd.DataFrame | None) -> None:
     ax.set_ylim(low - 0.15 * (high - low), high)
     strip = ax.get_xaxis_transform()
     found = drops[drops["detected"].astype(bool)]
-    if found.empty:
+    if found.empty and not _levelling(drops):
         tested = (drops["seeds_tested"] > 0).any()
         ax.text(
             0.98,
@@ -302,7 +303,16 @@ def _drop_look(score: str) -> dict[str, Any]:
     }
 
 
-def _draw_notes(ax: Axes, stages: pd.DataFrame) -> None:
+def _levelling(drops: pd.DataFrame) -> list[str]:
+    """Say of scores without a drop but with a slope that changes where they level off."""
+    return [
+        f"{row['score']} levels off below {compact(10 ** row['levelling'])}"
+        for row in drops.to_dict("records")
+        if not row["detected"] and row["p_value"] <= ALPHA and np.isfinite(row["levelling"])
+    ]
+
+
+def _draw_notes(ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None) -> None:
     """Say below the axis which controls are missing, and how many stages had not settled."""
     paths = stages[stages["role"] == PATH]
     seeds = set(paths["seed"])
@@ -314,7 +324,8 @@ def _draw_notes(ax: Axes, stages: pd.DataFrame) -> None:
                 "" if len(missing) == len(seeds) else f" for seed {', '.join(map(str, missing))}"
             )
             absent.setdefault(which, []).append(role)
-    lines = [f"no {', '.join(roles)} run{which}" for which, roles in absent.items()]
+    lines = [] if drops is None else _levelling(drops)
+    lines += [f"no {', '.join(roles)} run{which}" for which, roles in absent.items()]
     counts = [flickering_stages(run) for _, run in paths.groupby("run_id")]
     unsettled, total = (sum(column) for column in zip(*counts, strict=True))
     if unsettled:

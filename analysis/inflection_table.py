@@ -2,13 +2,14 @@
 
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 
 from analysis.curves import SCORES, curve_points
 from analysis.intervals import fisher_p_value, student_t_interval
 from analysis.load import KEYS, PATH
 from analysis.slope_changepoint import ALPHA, MIN_POINTS, find_slope_changepoint
-from analysis.smooth import find_inflection, find_max_curvature_knee
+from analysis.smooth import landmarks
 
 
 def inflections_by_seed(stages: pd.DataFrame) -> pd.DataFrame:
@@ -21,8 +22,14 @@ def inflections_by_seed(stages: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for _, run in stages[stages["role"] == PATH].groupby("run_id", sort=True):
         identity = {key: run[key].iloc[0] for key in [*KEYS, "seed", "run_id"]}
-        for score in SCORES:
-            x, y = curve_points(run, score)
+        points = {score: curve_points(run, score) for score in SCORES}
+        x = points[SCORES[0]][0]  # that of every score
+        smooth = (
+            landmarks(x, np.stack([y for _, y in points.values()], axis=1))
+            if len(x) >= MIN_POINTS
+            else ()
+        )
+        for index, (score, (_, y)) in enumerate(points.items()):
             row: dict[str, object] = {**identity, "score": score, "num_points": len(x)}
             if len(x) >= MIN_POINTS:
                 found = find_slope_changepoint(x, y)
@@ -36,9 +43,9 @@ def inflections_by_seed(stages: pd.DataFrame) -> pd.DataFrame:
                     "low_is_open": found.low_is_open,
                     "high_is_open": found.high_is_open,
                     "levelling": found.levelling,
-                    "max_curvature_knee": find_max_curvature_knee(x.tolist(), y.tolist()),
-                    "second_derivative_zero": find_inflection(x.tolist(), y.tolist()),
                 }
+                names = ("max_curvature_knee", "second_derivative_zero")
+                row |= {n: float(v[index]) for n, v in zip(names, smooth, strict=True)}
             rows.append(row)
     columns = [
         *KEYS, "seed", "run_id", "score", "num_points", "p_value", "shape", "detected", "drop",

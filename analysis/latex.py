@@ -10,6 +10,7 @@ from analysis.compare_text import (
     block_name,
     fewest_text,
     interval_text,
+    levels_off,
     power_text,
     two_digits,
 )
@@ -77,7 +78,7 @@ def _drop_text(row: Row) -> str:
     if row[f"{INFLECTION}seeds_tested"] == 0:
         return "-"
     if not row[f"{INFLECTION}detected"]:
-        return "none"
+        return "none, levels off" if levels_off(row, prefix=INFLECTION) else "none"
     return interval_text(row, f"{INFLECTION}drop", power_text)
 
 

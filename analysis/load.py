@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -30,10 +31,11 @@ DATASET_KEYS = ["task", "backbone", "setting"]
 KEYS = [*DATASET_KEYS, "variant"]
 """What one panel or one block of a table shows: a dataset and, where they differ, the options."""
 SEED_KEYS = [*DATASET_KEYS, "seed"]
-"""What a path, its floor and its controls have in common, beside `dense_id` or `floor_id`."""
+"""What a path, its floor and its controls have in common; `floor_id` and `dense_id` hold it."""
 
 DEFAULT_SETTING = "default"
 
+_TASK, _BACKBONE = asdict(TaskConfig()), asdict(BackboneConfig())
 _FLOAT_COLUMNS = [field.name for field in fields(StageRecord) if "None" in str(field.type)]
 _REQUIRED_COLUMNS = [
     "num_nonzero_params",
@@ -182,15 +184,9 @@ def controls_of(table: pd.DataFrame, paths: pd.DataFrame) -> "pd.Series[bool]":
         table: Rows of runs or of their stages.
         paths: Rows of path runs.
     """
-    is_theirs = pd.Series(data=False, index=table.index)
-    for column, roles in (
-        ("floor_id", table["role"] == FLOOR),
-        ("dense_id", ~table["role"].isin([FLOOR, PATH])),
-    ):
-        keys = [*SEED_KEYS, column]
-        own = pd.MultiIndex.from_frame(paths[keys].drop_duplicates())
-        is_theirs |= roles & pd.MultiIndex.from_frame(table[keys]).isin(own)
-    return is_theirs
+    is_floor = (table["role"] == FLOOR) & table["floor_id"].isin(paths["floor_id"])
+    is_control = ~table["role"].isin([FLOOR, PATH]) & table["dense_id"].isin(paths["dense_id"])
+    return is_floor | is_control
 
 
 def _variants(runs: pd.DataFrame, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -289,17 +285,20 @@ def _identity(run: Run) -> dict[str, Any]:
     config = run.config
     method = config["method"]["name"]
     control = config["stage"]["control"]
-    return {
-        "run_id": run.run_id,
+    who = {
         "task": config["task"]["name"],
         "backbone": config["backbone"]["name"],
         "setting": _setting(config),
         "seed": int(config["seed"]),
+    }
+    return {
+        "run_id": run.run_id,
+        **who,
         "method": method,
         "control": control,
         "role": _role(method, control),
         "state": run.state,
-        **control_ids(config, run.meta.get("method_version")),
+        **control_ids(config, {**who, "method_version": run.meta.get("method_version")}),
     }
 
 
@@ -313,7 +312,7 @@ def _role(method: str, control: str) -> str:
 def _setting(config: dict[str, Any]) -> str:
     """Name what sets the data and the backbone apart from their defaults, beside their names."""
     different: list[str] = []
-    for key, default in (("task", asdict(TaskConfig())), ("backbone", asdict(BackboneConfig()))):
+    for key, default in (("task", _TASK), ("backbone", _BACKBONE)):
         ignored = {"name"} if config["task"]["name"] == "files" else {"name", "data_dir"}
         different += [
             f"{name}={value}"
@@ -336,16 +335,14 @@ def _source(run: Run) -> dict[str, Any]:
 
 
 def _stack(tables: list[pd.DataFrame], identities: list[dict[str, Any]]) -> pd.DataFrame:
-    labelled = [
-        table.assign(**identity)
-        for table, identity in zip(tables, identities, strict=True)
-        if not table.empty
-    ]
-    if not labelled:
+    kept = [(table, who) for table, who in zip(tables, identities, strict=True) if len(table)]
+    if not kept:
         return pd.DataFrame()
-    stacked = pd.concat(labelled, ignore_index=True)
-    names = list(identities[0])
-    return stacked[[*names, *(column for column in stacked if column not in names)]]
+    stacked = pd.concat([table for table, _ in kept], ignore_index=True)
+    # once for all runs: a tenth of the time of a column after the other in each of them
+    named = pd.DataFrame([who for _, who in kept])
+    rows = np.repeat(np.arange(len(kept)), [len(table) for table, _ in kept])
+    return pd.concat([named.iloc[rows].reset_index(drop=True), stacked], axis="columns")
 
 
 def _typed_stages(stages: pd.DataFrame) -> pd.DataFrame:

@@ -67,6 +67,7 @@ def curve_axes(stages: pd.DataFrame, drops: pd.DataFrame | None = None) -> Axes:
 
 def found_drop(**changes: object) -> pd.DataFrame:
     row = {"score": "memorization", "detected": True, "seeds_tested": 3, "drop": 4.0}
+    row |= {"p_value": 0.01 if changes.get("detected", True) else 0.4, "levelling": np.nan}
     return pd.DataFrame([{**row, "drop_low": 3.8, "drop_high": 4.1, **changes}])
 
 
@@ -212,6 +213,12 @@ def test_panel_says_that_no_changepoint_was_found(runs: RunSet, tested: int, tex
     ax = curve_axes(runs.stages, found_drop(detected=False, seeds_tested=tested))
     assert text in texts(ax)
     assert drawn(ax, "changepoint:memorization") == []
+
+
+def test_panel_says_where_a_score_levels_off_without_a_drop(runs: RunSet) -> None:
+    ax = curve_axes(runs.stages, found_drop(detected=False, p_value=0.01, levelling=4.0))
+    assert any("memorization levels off below 10k" in text for text in texts(ax))
+    assert "no slope changepoint" not in texts(ax)
 
 
 def test_curve_refuses_a_table_without_path(runs: RunSet) -> None:
