@@ -33,7 +33,7 @@ from analysis.load import (
     select_paths,
     with_curves,
 )
-from analysis.ranks import Criterion, maps_at
+from analysis.ranks import Criterion, maps_at, without_map
 from analysis.report.page import report
 
 _PLAIN_WIDTH = 120  # columns when the output is a file or a pipe
@@ -185,6 +185,7 @@ def _checked_out(out: Path) -> Path:
 def _write(console: Console, args: argparse.Namespace, runs: RunSet, out: Path) -> None:
     at = Criterion.parse(args.at)
     require_path_run(runs.stages)
+    maps = maps_at(runs.ranks, runs.stages, at, role=args.role)
     if args.verb == "freeze":
         texts = frozen_tables(runs, at=at, role=args.role)
         out.mkdir(parents=True, exist_ok=True)
@@ -193,7 +194,6 @@ def _write(console: Console, args: argparse.Namespace, runs: RunSet, out: Path) 
             file.write_text(text, "utf-8")
     else:
         drops = inflections_by_dataset(inflections_by_seed(runs.stages))
-        maps = maps_at(runs.ranks, runs.stages, at, role=args.role)
         figures = {
             "curves": curve_figure(runs.stages, drops, width=args.width),
             "rank_maps": rank_map_figure(maps, width=args.width),
@@ -202,12 +202,7 @@ def _write(console: Console, args: argparse.Namespace, runs: RunSet, out: Path) 
         files = [
             file for name, figure in figures.items() for file in style.save(figure, out / name)
         ]
-        without = sorted(
-            set(runs.stages.loc[runs.stages["role"] == args.role, "run_id"]) - set(maps["run_id"])
-        )
-        if without:
-            console.print(f"  note: no rank map at {at} of run {', '.join(without)}")
-    _print_runs(console, runs)
+    _print_runs(console, runs, without_map(runs.stages, maps, role=args.role))
     for file in files:
         console.print(f"wrote {file}")
 
@@ -255,8 +250,9 @@ def _check_file(option: str, file: Path | None) -> None:
         raise ValueError(f"`--{option}` must be a file in an existing folder, got {str(file)!r}.")
 
 
-def _print_runs(console: Console, runs: RunSet) -> None:
+def _print_runs(console: Console, runs: RunSet, further: Sequence[str] = ()) -> None:
     notes = [
+        *further,
         *comparability_notes(runs.runs),
         *configuration_notes(runs.stages),
         *missing_controls(runs.stages),
@@ -367,8 +363,8 @@ def _spacing_table(table: pd.DataFrame, stages: pd.DataFrame) -> Table:
 
 
 def _origin(row: Mapping[Hashable, object]) -> str:
-    setting = row["setting"]
-    return f"  {row['backbone']}" + ("" if setting == DEFAULT_SETTING else f", {setting}")
+    parts = [row["backbone"], row["setting"], row["variant"]]
+    return "  " + ", ".join(str(part) for part in parts if part not in (DEFAULT_SETTING, ""))
 
 
 def _score(value: float, digits: int = 3) -> str:

@@ -37,6 +37,7 @@ from analysis.slope_changepoint import ALPHA
 MAX_COLUMNS = 3
 _LINE = 0.17  # inches of a line of a title
 _BELOW_LABEL = 28  # points from an axis to below its label
+_BELOW_TICKS = 16  # points from an axis to below the labels of its ticks
 Width = Literal["auto", "column", "text"]
 """auto: one column of the page for one panel, both for several. column, text: that width."""
 COLOUR_MAP = "Blues"
@@ -413,7 +414,9 @@ def rank_map_figure(maps: pd.DataFrame, *, width: Width = "auto") -> Figure:
                 ax.set_ylabel("")
         _keep_lowest_label(axes)
         colours = ScalarMappable(Normalize(0, r), COLOUR_MAP)
-        bar = figure.colorbar(colours, ax=axes, label="Non-zero rank", aspect=11 * height, pad=0.02)
+        bar = figure.colorbar(
+            colours, ax=axes, label="Non-zero rank", aspect=12 * figure.get_figheight(), pad=0.02
+        )
         bar.set_ticks(sorted({0, r // 2, r}))
         bar.outline.set_visible(False)
         figure.draw_without_rendering()
@@ -534,7 +537,7 @@ def _keep_lowest_label(axes: Sequence[Axes]) -> None:
             ax.set_xlabel("")
             for text in ax.texts:
                 if text.get_gid() == "notes":
-                    text.xyann = (0, -_BELOW_LABEL / 2)
+                    text.xyann = (0, -_BELOW_TICKS)
 
 
 def _shared_legend(figure: Figure, axes: Sequence[Axes]) -> None:

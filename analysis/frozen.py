@@ -9,7 +9,7 @@ from analysis.compare import compare
 from analysis.compare_text import csv_text
 from analysis.curves import with_gain_retained
 from analysis.load import PATH, RunSet, with_curves
-from analysis.ranks import Criterion, maps_at
+from analysis.ranks import Criterion, maps_at, without_map
 
 CURVES_FILE = "curves.csv"
 COMPARE_FILE = "compare.csv"
@@ -61,7 +61,7 @@ def frozen_tables(runs: RunSet, *, at: Criterion, role: str = PATH) -> dict[str,
         "rank_maps_of": role,
         "runs": used,
         "excluded": [{"path": str(path), "reason": reason} for path, reason in runs.excluded],
-        "notes": comparison.notes,
+        "notes": [*comparison.notes, *without_map(runs.stages, maps, role=role)],
     }
     return {**texts, SOURCES_FILE: json.dumps(sources, indent=2) + "\n"}
 

@@ -143,6 +143,20 @@ def maps_at(
     return merged
 
 
+def without_map(stages: pd.DataFrame, maps: pd.DataFrame, *, role: str = PATH) -> list[str]:
+    """Return a sentence on the runs that have no stage in `maps`; none if all have.
+
+    Args:
+        stages: Stage table.
+        maps: What `maps_at` returned for it.
+        role: Whose runs.
+    """
+    left = stages[(stages["role"] == role) & ~stages["run_id"].isin(maps["run_id"])]
+    runs = left.drop_duplicates("run_id").sort_values([*KEYS, "seed"]).to_dict("records")
+    named = [f"{row['task']}, seed {row['seed']} ({row['run_id']})" for row in runs]
+    return [f"No rank map is shown of {'; '.join(named)}: no such stage."] if named else []
+
+
 def _roles(stages: pd.DataFrame) -> list[str]:
     return sorted(str(role) for role in set(stages["role"]))
 

@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare import Comparison
-from analysis.compare_text import Row, drop_sentence, first_sentence, interval_notes, share_cells
+from analysis.compare_text import (
+    Row,
+    drop_sentence,
+    first_sentence,
+    interval_notes,
+    levels_off,
+    share_cells,
+)
 from analysis.controls import block_of, dataset_name, missing_controls
 from analysis.count_axis import count_axis
 from analysis.curves import SCORES
@@ -133,7 +140,7 @@ def curve_data(dataset: Dataset) -> dict[str, Any]:
             "detected": bool(row["detected"]),
             "none": "not tested: too few counts"
             if row["seeds_tested"] == 0
-            else f"no inflection (p = {number(row['p_value']):.2g})",
+            else f"{levels_off(row) or 'no inflection'} (p = {number(row['p_value']):.2g})",
             "sentence": drop_sentence(row),
             **{name: 10 ** number(row[name]) for name in ("drop", "drop_low", "drop_high")},
         }

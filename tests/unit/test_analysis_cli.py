@@ -200,6 +200,18 @@ def test_criterion_that_cannot_be_met_exits_2(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("verb", ["figures", "freeze"])
+def test_run_without_the_stage_is_named(
+    runs: Path, tmp_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = write_run(runs, seed=3, num_stages=2)
+    assert main([verb, str(runs), "--out", str(tmp_path), "--at", "stage=5"]) == 0
+    sentence = f"No rank map is shown of pydoc_topic, seed 3 ({short.name}): no such stage."
+    assert f"  note: {sentence}" in capsys.readouterr().out.splitlines()
+    if verb == "freeze":
+        assert sentence in json.loads((tmp_path / "sources.json").read_text())["notes"]
+
+
 def test_unknown_option_of_a_selection_exits_2(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
