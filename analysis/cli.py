@@ -33,7 +33,7 @@ from analysis.load import (
     select_paths,
     with_curves,
 )
-from analysis.ranks import Criterion, maps_at, without_map
+from analysis.ranks import maps_at, parse_criterion, without_map
 from analysis.report.page import report
 
 _PLAIN_WIDTH = 120  # columns when the output is a file or a pipe
@@ -183,7 +183,7 @@ def _checked_out(out: Path) -> Path:
 
 
 def _write(console: Console, args: argparse.Namespace, runs: RunSet, out: Path) -> None:
-    at = Criterion.parse(args.at)
+    at = parse_criterion(args.at)
     require_path_run(runs.stages)
     maps = maps_at(runs.ranks, runs.stages, at, role=args.role)
     if args.verb == "freeze":

@@ -17,6 +17,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from analysis import style
@@ -536,7 +537,7 @@ def _keep_lowest_label(axes: Sequence[Axes]) -> None:
         if ax.get_xlabel() == below.get_xlabel():
             ax.set_xlabel("")
             for text in ax.texts:
-                if text.get_gid() == "notes":
+                if isinstance(text, Annotation) and text.get_gid() == "notes":
                     text.xyann = (0, -_BELOW_TICKS)
 
 
@@ -546,8 +547,8 @@ def _shared_legend(figure: Figure, axes: Sequence[Axes]) -> None:
     entries: dict[str, Any] = {}
     for score in SCORES:
         if f"path:{score}" in shown:
-            mark = _drop_look(score) | {"markersize": 3.2}
-            entries[score] = Line2D([], [], linestyle=style.LINES[score], linewidth=1.2, **mark)
+            mark = {**_drop_look(score), "linestyle": style.LINES[score], "markersize": 3.2}
+            entries[score] = Line2D([], [], linewidth=1.2, **mark)
     looks: dict[str, dict[str, dict[str, Any]]] = {
         FLOOR: {
             s: {"color": style.COLOURS[s], "linestyle": style.FLOOR_LINES[s], "linewidth": 0.8}

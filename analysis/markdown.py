@@ -1,6 +1,6 @@
 """Tables of `docs/results.md`, from the frozen tables behind the figures."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -64,7 +64,7 @@ def drops_table(table: pd.DataFrame, first: pd.DataFrame) -> str:
     for names, block in table.groupby(KEYS, sort=True):
         is_own = (first[KEYS] == list(names)).all(axis=1) & (first["measure"] == "d90 of gain")
         (verdict,) = first[is_own].to_dict("records")
-        factor = {
+        factor: dict[Hashable, object] = {
             name: 10 ** float(verdict[key])
             for name, key in (("f", "difference"), ("f_low", "low"), ("f_high", "high"))
         }
@@ -92,7 +92,7 @@ def ranks_table(maps: pd.DataFrame) -> str:
         stages = block.drop_duplicates("run_id")
         by_seed = _maps(block)
         trend = depth_trend_interval(by_seed)
-        ends = {"t": trend.mean, "t_low": trend.low, "t_high": trend.high}
+        ends: dict[Hashable, object] = {"t": trend.mean, "t_low": trend.low, "t_high": trend.high}
         share = 100 * (stages["num_nonzero_params"] / stages["num_adapter_params"]).mean()
         lambdas = stages["lambda"].astype(float)
         rows.append(
@@ -133,7 +133,7 @@ def _kept(row: Row) -> str:
     return _one_line(fewest_text(row, "d90")) if row["status"] == "defined" else "undefined"
 
 
-def _drop(row: Mapping[str, object]) -> str:
+def _drop(row: Row) -> str:
     if row[f"{INFLECTION}seeds_tested"] == 0:
         return "too few counts"
     p_value = f"(p = {float(str(row[f'{INFLECTION}p_value'])):.2g})"

@@ -7,7 +7,7 @@ the same share of the dense generalization kept, or the same budget of parameter
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, Self, cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ class Criterion:
     """
 
     kind: Kind
-    value: float
+    value: int | float
 
     def __post_init__(self) -> None:
         whole = self.kind in ("stage", "budget")
@@ -54,26 +54,26 @@ class Criterion:
             }[self.kind]
             raise ValueError(f"`{self.kind}` must be {constraint}, got {self.value:g}.")
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Return the criterion that a command line gives, for example retention=0.95.
-
-        Raises:
-            ValueError: If it is none.
-        """
-        kind, _, number = text.partition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = float("nan")
-        if kind not in get_args(Kind) or np.isnan(value):
-            raise ValueError(
-                f"`--at` must be stage=K, lambda=X, retention=SHARE or budget=N, got {text!r}."
-            )
-        return cls(kind=cast(Kind, kind), value=value)
-
     def __str__(self) -> str:
         return f"{self.kind}={self.value:g}"
+
+
+def parse_criterion(text: str) -> Criterion:
+    """Return the criterion that a command line gives, for example retention=0.95.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    kind, _, number = text.partition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = float("nan")
+    if kind not in get_args(Kind) or np.isnan(value):
+        raise ValueError(
+            f"`--at` must be stage=K, lambda=X, retention=SHARE or budget=N, got {text!r}."
+        )
+    return Criterion(kind=cast(Kind, kind), value=value)
 
 
 def stages_at(stages: pd.DataFrame, at: Criterion, *, role: str = PATH) -> dict[str, int]:
@@ -96,12 +96,15 @@ def _row_at(run: pd.DataFrame, at: Criterion) -> pd.Series | None:
     if at.kind == "retention":
         return sparsest_keeping(run, "generalization", at.value)
     if at.kind == "lambda":
-        away = np.log(run["lambda"].astype(float).where(run["lambda"] > 0) / at.value).abs()
-        kept = run[(away <= np.log(NEAR_LAMBDA)) & (away == away.min())]
+        lambdas = run["lambda"].to_numpy(dtype=float)
+        away = np.full(len(lambdas), np.inf)
+        away[lambdas > 0] = np.abs(np.log(lambdas[lambdas > 0] / at.value))
+        is_kept = (away <= np.log(NEAR_LAMBDA)) & (away == away.min())
     elif at.kind == "stage":
-        kept = run[run["stage"] == at.value]
+        is_kept = run["stage"].to_numpy(dtype=float) == at.value
     else:
-        kept = run[run["num_nonzero_params"] <= at.value]
+        is_kept = run["num_nonzero_params"].to_numpy(dtype=float) <= at.value
+    kept = run.iloc[np.flatnonzero(is_kept)]
     ordered = kept.sort_values(["num_nonzero_params", "stage"])
     return None if kept.empty else ordered.iloc[-1]
 

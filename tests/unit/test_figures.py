@@ -175,7 +175,7 @@ def test_band_is_the_interval_over_seeds(seeds: RunSet) -> None:
     ax = curve_axes(seeds.stages)
     (band,) = [c for c in ax.collections if c.get_gid() == "band:memorization"]
     expected = mean_curve(paths, "memorization")
-    ys = band.get_paths()[0].vertices[:, 1]
+    ys = np.asarray(band.get_paths()[0].vertices)[:, 1]
     assert (ys.min(), ys.max()) == pytest.approx((expected["low"].min(), expected["high"].max()))
 
 

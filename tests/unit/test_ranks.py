@@ -14,6 +14,7 @@ from analysis.ranks import (
     map_agreement,
     maps_at,
     mean_map,
+    parse_criterion,
     rank_maps,
     stages_at,
 )
@@ -27,7 +28,7 @@ def table(values: list[list[float]]) -> pd.DataFrame:
 
 
 def at(text: str) -> Criterion:
-    return Criterion.parse(text)
+    return parse_criterion(text)
 
 
 @pytest.mark.parametrize(
