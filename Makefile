@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/.installed
+# Figures are drawn in a small environment of their own, without torch.
+FIGURES = .venv-figures
 
 .PHONY: help demo test lint figures constraints clean
 .DEFAULT_GOAL = help
@@ -21,8 +23,8 @@ lint: $(STAMP) ## Check style, format, types and the direction of imports
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-figures: $(STAMP) ## Redraw paper_figs/out from paper_figs/data
-	$(BIN)/python -m paper_figs
+figures: $(FIGURES)/.installed ## Redraw paper_figs/out from paper_figs/data, without torch
+	$(FIGURES)/bin/python -m paper_figs
 
 constraints: $(STAMP) ## Pin what is installed in .venv in constraints.txt
 	sed -n '/^#/p' constraints.txt > constraints.tmp
@@ -32,11 +34,16 @@ constraints: $(STAMP) ## Pin what is installed in .venv in constraints.txt
 	rm constraints.tmp
 	touch $(STAMP)
 
-clean: ## Remove caches and build products; .venv and runs stay
+clean: ## Remove caches and build products; environments and runs stay
 	rm -rf build dist ./*.egg-info .hypothesis .pytest_cache .ruff_cache .import_linter_cache
-	find . -path ./.venv -prune -o -path ./runs -prune -o -type d -name __pycache__ -print | xargs rm -rf
+	find . -path './.venv*' -prune -o -path ./runs -prune -o -type d -name __pycache__ -print | xargs rm -rf
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[analysis,dev,wandb-workspaces]'
+	touch $@
+
+$(FIGURES)/.installed: paper_figs/requirements.txt constraints.txt
+	test -x $(FIGURES)/bin/python || $(PYTHON) -m venv $(FIGURES)
+	$(FIGURES)/bin/pip install -q --disable-pip-version-check -c constraints.txt -r paper_figs/requirements.txt
 	touch $@

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 from rich import box
@@ -13,10 +14,13 @@ from rich.table import Table
 
 from analysis import style
 from analysis.compare import compare
-from analysis.compare_text import csv_text, latex_table, print_comparison
+from analysis.compare_text import comparison_table, csv_text, print_comparison
+from analysis.controls import configuration_notes, missing_controls
 from analysis.curves import BANDS, SCORES, SHARES, count_spacing, summary
-from analysis.figures import curve_figure, rank_map_figure
-from analysis.frozen import freeze
+from analysis.figures import Width, curve_figure, rank_map_figure
+from analysis.frozen import frozen_tables
+from analysis.inflection_table import inflections_by_dataset, inflections_by_seed
+from analysis.latex import shares_table
 from analysis.load import (
     DEFAULT_SETTING,
     FLOOR,
@@ -26,7 +30,10 @@ from analysis.load import (
     comparability_notes,
     load_runs,
     require_path_run,
+    select_paths,
+    with_curves,
 )
+from analysis.ranks import maps_at, parse_criterion, without_map
 from analysis.report.page import report
 
 _PLAIN_WIDTH = 120  # columns when the output is a file or a pipe
@@ -40,7 +47,9 @@ one of three things:
   floor       method.name=head_only: what the task head reaches with no adapter at all
   hold_dense  stage.control=hold_dense: as much training as the path, nothing pruned
   another control, by its name: it is loaded and frozen, and not drawn as a curve
-A path is matched with the floor and the control of the same task, backbone, setting and seed.
+A path is matched with the floor and the controls of the same task, backbone, setting, seed and
+configuration: everything but what a control changes. Paths of one dataset with different options
+are compared and drawn apart, never averaged; --only gates.gate_lr=1 leaves the others out.
 Runs that cannot be used are listed with the reason."""
 
 _EPILOG = """\
@@ -48,7 +57,7 @@ examples:
   python -m analysis summary runs
   python -m analysis compare runs --csv compare.csv --latex compare.tex
   python -m analysis report  runs --out report.html
-  python -m analysis figures runs/pydoc_topic runs/mrpc --out figures
+  python -m analysis figures runs/pydoc_topic runs/mrpc --out figures --at lambda=0.02
   python -m analysis freeze  runs --out paper_figs/data && python -m paper_figs"""
 
 
@@ -64,19 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.width = _PLAIN_WIDTH
     try:
         if args.verb == "compare":
-            _compare(console, args.runs, csv=args.csv, latex=args.latex)
+            _compare(console, args)
             return 0
         if args.verb == "report":
-            _report(console, args.runs, out=args.out)
+            _report(console, args)
             return 0
         out = _checked_out(args.out) if "out" in args else None
-        runs = load_runs(args.runs)
+        runs = _load(args)
         if out is None:
             require_path_run(runs.stages)
             _print_runs(console, runs)
             _print_summary(console, runs, args.runs)
         else:
-            _write(console, args.verb, runs, out)
+            _write(console, args, runs, out)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2
@@ -109,6 +118,13 @@ def _parser() -> argparse.ArgumentParser:
             metavar="RUNS",
             help="run folder, or a folder with run folders at any depth below it",
         )
+        command.add_argument(
+            "--only",
+            action="append",
+            type=_option,
+            metavar="OPTION=VALUE",
+            help="paths with this option only, for example gates.gate_lr=1; may be repeated",
+        )
         if verb == "compare":
             for name, what in (("csv", "a CSV file"), ("latex", "a LaTeX tabular")):
                 command.add_argument(
@@ -133,6 +149,26 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="DIR",
                 help="folder for the files, made if needed; files of the same name are replaced",
             )
+            command.add_argument(
+                "--at",
+                default="retention=0.95",
+                metavar="KIND=VALUE",
+                help="stage that the rank maps show: stage=K, lambda=X (the nearest, within a "
+                "factor 1.15), retention=SHARE (the sparsest that keeps this share of dense "
+                "generalization) or budget=N parameters; default %(default)s",
+            )
+            command.add_argument(
+                "--role",
+                default=PATH,
+                help="whose rank maps: path, or a control such as from_scratch; default path",
+            )
+            if verb == "figures":
+                command.add_argument(
+                    "--width",
+                    choices=get_args(Width),
+                    default="auto",
+                    help="column or text width of a two-column page; auto: column for one panel",
+                )
     return parser
 
 
@@ -146,48 +182,66 @@ def _checked_out(out: Path) -> Path:
     return out
 
 
-def _write(console: Console, verb: str, runs: RunSet, out: Path) -> None:
-    if verb == "freeze":
+def _write(console: Console, args: argparse.Namespace, runs: RunSet, out: Path) -> None:
+    at = parse_criterion(args.at)
+    require_path_run(runs.stages)
+    maps = maps_at(runs.ranks, runs.stages, at, role=args.role)
+    if args.verb == "freeze":
+        texts = frozen_tables(runs, at=at, role=args.role)
         out.mkdir(parents=True, exist_ok=True)
-        files = freeze(runs, out)
+        files = [out / name for name in texts]
+        for file, text in zip(files, texts.values(), strict=True):
+            file.write_text(text, "utf-8")
     else:
+        drops = inflections_by_dataset(inflections_by_seed(runs.stages))
         figures = {
-            "curves": curve_figure(runs.stages),
-            "rank_maps": rank_map_figure(runs.ranks, runs.stages),
+            "curves": curve_figure(runs.stages, drops, width=args.width),
+            "rank_maps": rank_map_figure(maps, width=args.width),
         }
         out.mkdir(parents=True, exist_ok=True)
         files = [
             file for name, figure in figures.items() for file in style.save(figure, out / name)
         ]
-    _print_runs(console, runs)
+    _print_runs(console, runs, without_map(runs.stages, maps, role=args.role))
     for file in files:
         console.print(f"wrote {file}")
 
 
-def _compare(
-    console: Console, paths: Sequence[Path], *, csv: Path | None, latex: Path | None
-) -> None:
-    for option, file in (("csv", csv), ("latex", latex)):
-        _check_file(option, file)
-    runs = load_runs(paths, with_ranks=False)
+def _compare(console: Console, args: argparse.Namespace) -> None:
+    for option in ("csv", "latex"):
+        _check_file(option, getattr(args, option))
+    runs = _load(args, with_ranks=False)
     comparison = compare(runs)
     left_out = {path for path, _ in comparison.excluded}
     used = runs.runs[[Path(path) not in left_out for path in runs.runs["path"]]]
     _print_used(console, used, comparison.excluded, comparison.notes)
     print_comparison(console, comparison)
-    for file, text in ((csv, csv_text), (latex, latex_table)):
+    texts = {args.csv: csv_text(comparison), args.latex: shares_table(comparison_table(comparison))}
+    for file, text in texts.items():
         if file is not None:
-            file.write_text(text(comparison), "utf-8")
+            file.write_text(text, "utf-8")
             console.print(f"wrote {file}")
 
 
-def _report(console: Console, paths: Sequence[Path], *, out: Path) -> None:
+def _report(console: Console, args: argparse.Namespace) -> None:
+    out: Path = args.out
     _check_file("out", out)
-    runs = load_runs(paths)
-    page = report(runs)
+    page = report(_load(args))
     out.write_text(page.html, "utf-8")
     _print_used(console, page.used, page.excluded, page.notes)
     console.print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)")
+
+
+def _load(args: argparse.Namespace, *, with_ranks: bool = True) -> RunSet:
+    runs = load_runs(args.runs, with_ranks=with_ranks)
+    return with_curves(select_paths(runs, dict(args.only)) if args.only else runs)
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        raise argparse.ArgumentTypeError(f"must be OPTION=VALUE, got {text!r}")
+    return key, value
 
 
 def _check_file(option: str, file: Path | None) -> None:
@@ -196,8 +250,14 @@ def _check_file(option: str, file: Path | None) -> None:
         raise ValueError(f"`--{option}` must be a file in an existing folder, got {str(file)!r}.")
 
 
-def _print_runs(console: Console, runs: RunSet) -> None:
-    _print_used(console, runs.runs, runs.excluded, comparability_notes(runs.runs))
+def _print_runs(console: Console, runs: RunSet, further: Sequence[str] = ()) -> None:
+    notes = [
+        *further,
+        *comparability_notes(runs.runs),
+        *configuration_notes(runs.stages),
+        *missing_controls(runs.stages),
+    ]
+    _print_used(console, runs.runs, runs.excluded, notes)
 
 
 def _print_used(
@@ -303,8 +363,8 @@ def _spacing_table(table: pd.DataFrame, stages: pd.DataFrame) -> Table:
 
 
 def _origin(row: Mapping[Hashable, object]) -> str:
-    setting = row["setting"]
-    return f"  {row['backbone']}" + ("" if setting == DEFAULT_SETTING else f", {setting}")
+    parts = [row["backbone"], row["setting"], row["variant"]]
+    return "  " + ", ".join(str(part) for part in parts if part not in (DEFAULT_SETTING, ""))
 
 
 def _score(value: float, digits: int = 3) -> str:

@@ -12,15 +12,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.compressibility import REFERENCES, compressibility
-from analysis.controls import dataset_name, missing_controls
+from analysis.controls import configuration_notes, missing_controls
 from analysis.curves import SCORES, SHARES, with_gain_retained
 from analysis.example_spread import ExampleSpread, example_spreads
 from analysis.inflection_table import inflections_by_dataset, inflections_by_seed
 from analysis.intervals import Interval, holm, student_t_interval, welch_p_value
-from analysis.load import DATASET_KEYS, PATH, RunSet, comparability_notes, variants
+from analysis.load import KEYS, PATH, RunSet, comparability_notes, with_curves
 
-KEYS = [*DATASET_KEYS, "variant"]
-"""What one block of the comparison is about: a dataset and, where they differ, the options."""
 UNDEFINED = "undefined"
 RANKED_SHARE = "d90"
 
@@ -56,24 +54,20 @@ def compare(runs: RunSet) -> Comparison:
     Raises:
         ValueError: If two floor runs of one seed disagree, or no path run has a curve.
     """
-    excluded = [*runs.excluded, *_without_curve(runs)]
-    left_out = {path for path, _ in excluded}
-    used = runs.runs[~runs.runs["path"].map(lambda path: Path(str(path)) in left_out)]
-    stages = runs.stages[runs.stages["run_id"].isin(used["run_id"])]
-    if not (stages["role"] == PATH).any():
+    runs = with_curves(runs)
+    used, stages = runs.runs, runs.stages
+    if not (used["role"] == PATH).any():
         raise ValueError(
             "`RUNS` must hold at least one path run with two stages (method.name sora, "
-            f"stage.control none), got 0 ({len(excluded)} runs left out)."
+            f"stage.control none), got 0 ({len(runs.excluded)} runs left out)."
         )
     stages = with_gain_retained(stages)
-    names = variants(runs)
-    stages["variant"] = stages["run_id"].map(names).fillna("")
-    counts = _with_variant(compressibility(stages), names)
-    by_seed = _with_variant(inflections_by_seed(stages), names)
+    counts = compressibility(stages)
+    by_seed = inflections_by_seed(stages)
     folders = {str(row["run_id"]): Path(row["path"]) for row in used.to_dict("records")}
-    spreads = example_spreads(stages, folders, KEYS)
+    spreads = example_spreads(stages, folders)
     table = _table(counts, stages, spreads)
-    by_dataset = inflections_by_dataset(by_seed, KEYS)
+    by_dataset = inflections_by_dataset(by_seed)
     return Comparison(
         runs=counts,
         table=table,
@@ -81,36 +75,13 @@ def compare(runs: RunSet) -> Comparison:
         dataset_inflections=by_dataset,
         first=_what_goes_first(counts, by_seed, table, by_dataset, spreads),
         ranking=_ranking(counts, table),
-        excluded=sorted(excluded),
-        notes=[*comparability_notes(used), *_variant_notes(counts), *missing_controls(stages)],
+        excluded=runs.excluded,
+        notes=[
+            *comparability_notes(used),
+            *configuration_notes(stages),
+            *missing_controls(stages),
+        ],
     )
-
-
-def _variant_notes(counts: pd.DataFrame) -> list[str]:
-    notes: list[str] = []
-    for (task, backbone, setting), group in counts.groupby(DATASET_KEYS, sort=True):
-        number = group["variant"].nunique()
-        if number > 1:
-            name = dataset_name(task, backbone, setting)
-            notes.append(f"The paths of {name} have {number} configurations, compared apart.")
-    return notes
-
-
-def _without_curve(runs: RunSet) -> list[tuple[Path, str]]:
-    """Return folder and reason of every path run that has no curve."""
-    excluded: list[tuple[Path, str]] = []
-    folders = runs.runs.set_index("run_id")["path"]
-    for run_id, run in runs.stages[runs.stages["role"] == PATH].groupby("run_id"):
-        folder = Path(str(folders.loc[run_id]))
-        if not (run["stage"] == 0).any():
-            excluded.append((folder, "no dense stage: nothing to compare with"))
-        elif len(run) < 2:
-            excluded.append((folder, "single stage: no curve"))
-    return excluded
-
-
-def _with_variant(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    return table.assign(variant=table["run_id"].map(names).fillna(""))
 
 
 def _blocks(table: pd.DataFrame, keys: list[str]) -> dict[tuple[object, ...], pd.DataFrame]:

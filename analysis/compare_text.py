@@ -8,13 +8,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from analysis.compare import KEYS, RANKED_SHARE, Comparison
+from analysis.compare import RANKED_SHARE, Comparison
 from analysis.controls import dataset_name
 from analysis.curves import SHARES
 from analysis.figures import compact
+from analysis.load import KEYS
 from analysis.slope_changepoint import ALPHA, MIN_POINTS
 
 Row = Mapping[Hashable, object]
+
+INFLECTION = "inflection_"
+"""What the columns of inflections begin with, beside the shares."""
 
 _EXPLANATION = f"""\
 d99 ... d50   fewest non-zero parameters that keep this share, from an isotonic fit; geometric mean
@@ -63,7 +67,7 @@ def share_table(rows: Sequence[Row]) -> Table:
     view = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        title=f"{_name(rows[0])}: {seeds}, {params}",
+        title=f"{block_name(rows[0])}: {seeds}, {params}",
         title_justify="left",
     )
     view.add_column("score", no_wrap=True)
@@ -83,10 +87,14 @@ def share_cells(row: Row) -> list[str]:
     Intervals stand on a second line. The reference value and "undefined" where the gain is.
     """
     is_gain = row["reference"] == "gain"
-    value = _interval(row, "gain", _rounded) if is_gain else _decimal(row["dense_score"])
+    value = interval_text(row, "gain", two_digits) if is_gain else _decimal(row["dense_score"])
     if row["status"] != "defined":
         return [value, "undefined"]
-    return [value, *(_fewest(row, share) for share in SHARES), _interval(row, "area", _rounded)]
+    return [
+        value,
+        *(fewest_text(row, share) for share in SHARES),
+        interval_text(row, "area", two_digits),
+    ]
 
 
 def interval_notes(rows: Sequence[Row]) -> list[str]:
@@ -110,7 +118,7 @@ def ranking_sentences(ranking: pd.DataFrame) -> list[str]:
     sentences: list[str] = []
     tested = ranking[ranking["p_holm"].notna()]
     for row in tested.to_dict("records"):
-        fewer, more = (_name(row, suffix=f"_{side}") for side in ("fewer", "more"))
+        fewer, more = (block_name(row, suffix=f"_{side}") for side in ("fewer", "more"))
         relation = "needs fewer than" if _number(row["p_holm"]) <= ALPHA else "is not told from"
         sentences.append(
             f"{row['score']}, share of {row['reference']}: {fewer} {relation} {more}, "
@@ -122,57 +130,25 @@ def ranking_sentences(ranking: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def latex_table(comparison: Comparison) -> str:
-    r"""Return the table of shares as a LaTeX `tabular` with booktabs rules.
-
-    Counts with intervals; `--` where there is no answer, `undef.` where the gain is not defined.
-    """
-    columns = ["Dataset", "Score", "Share of", *(f"$d_{{{name[1:]}}}$" for name in SHARES), "Area"]
-    lines = [
-        rf"\begin{{tabular}}{{lll{'r' * (len(SHARES) + 1)}}}",
-        r"\toprule",
-        " & ".join(columns) + r" \\",
-        r"\midrule",
-    ]
-    for row in comparison.table.to_dict("records"):
-        cells = [escape_latex(text) for text in (_name(row), str(row["score"]))]
-        cells.append(str(row["reference"]))
-        if row["status"] == "defined":
-            texts = [_fewest(row, share) for share in SHARES]
-            texts.append(_interval(row, "area", _rounded))
-            cells += [
-                {"-": "--"}.get(text, text.replace("<= ", r"$\leq$ ").replace("\n", " "))
-                for text in texts
-            ]
-        else:
-            cells += ["undef."] * (len(SHARES) + 1)
-        lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def escape_latex(text: str) -> str:
-    """Return `text` with LaTeX's special characters escaped."""
-    special = {
-        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    }  # fmt: skip
-    return "".join(special.get(character, character) for character in text)
-
-
 def drop_sentence(row: Row) -> str:
     """Return where one score of a dataset drops, from a row of `dataset_inflections`."""
     if row["seeds_tested"] == 0:
         return f"{row['score']}: too few distinct counts to look for an inflection."
     p_value = _number(row["p_value"])
     p = f"(p = {p_value:.3f}, {row['seeds_detected']} of {row['seeds']} seeds by themselves)"
-    drop = _interval(row, "drop", _power).replace("\n", " ")
+    drop = interval_text(row, "drop", power_text).replace("\n", " ")
     parts = [f"drops below {drop} {p}" if row["detected"] else f"no inflection {p}"]
-    if p_value <= ALPHA and row["shape"] != "drop":
-        parts.append(f"levels off below {_power(row['levelling'])}")
+    parts += [levels] if (levels := levels_off(row)) else []
     for label, name in (("knee", "max_curvature_knee"), ("steepest", "second_derivative_zero")):
         if not np.isnan(_number(row[name])):
-            parts.append(f"{label} {_power(row[name])}")
+            parts.append(f"{label} {power_text(row[name])}")
     return f"{row['score']}: {'; '.join(parts)}."
+
+
+def levels_off(row: Row, *, prefix: str = "") -> str:
+    """Return where a score levels off, if its slope changes and not only by a drop; or ""."""
+    changes = _number(row[f"{prefix}p_value"]) <= ALPHA and row[f"{prefix}shape"] != "drop"
+    return f"levels off below {power_text(row[f'{prefix}levelling'])}" if changes else ""
 
 
 def first_sentence(row: Row) -> str:
@@ -180,24 +156,27 @@ def first_sentence(row: Row) -> str:
     name = f"what goes first, by {row['measure']}: {row['verdict']}"
     if np.isnan(_number(row["difference"])):
         return f"{name}."
-    factor = _interval({**row, "factor": row["difference"], "factor_low": row["low"],
+    factor = interval_text({**row, "factor": row["difference"], "factor_low": row["low"],
                         "factor_high": row["high"]}, "factor", _ratio)  # fmt: skip
     return f"{name}; memorization's is {factor.replace(chr(10), ' ')} times generalization's."
 
 
-def _name(row: Row, suffix: str = "") -> str:
+def block_name(row: Row, suffix: str = "") -> str:
+    """Return the name of the dataset and configuration of a row."""
     return dataset_name(*(row[f"{key}{suffix}"] for key in KEYS))
 
 
-def _fewest(row: Row, share: str) -> str:
+def fewest_text(row: Row, share: str) -> str:
+    """Return the fewest parameters that keep a share, with their interval on a second line."""
     without = int(_number(row[f"{share}_seeds_without_adapter"]))
     if np.isnan(_number(row[share])):
         return f"0 in {without} of {row['seeds']}" if without else "-"
     bound = "<= " if row[f"{share}_seeds_at_bound"] else ""
-    return bound + _interval(row, share, _count)
+    return bound + interval_text(row, share, _count)
 
 
-def _interval(row: Row, name: str, text: Callable[[object], str]) -> str:
+def interval_text(row: Row, name: str, text: Callable[[object], str]) -> str:
+    """Return a value with its interval on a second line, where it has one."""
     ends = [row[f"{name}_{end}"] for end in ("low", "high")]
     if any(np.isnan(_number(end)) for end in ends):
         return text(row[name])
@@ -213,7 +192,8 @@ def _decimal(value: object) -> str:
     return "-" if np.isnan(number) else f"{number:.3f}"
 
 
-def _rounded(value: object) -> str:
+def two_digits(value: object) -> str:
+    """Return a number with two digits after the point."""
     number = _number(value)
     return "-" if np.isnan(number) else f"{number:.2f}"
 
@@ -227,14 +207,28 @@ def _count(value: object) -> str:
     return "-" if np.isnan(number) else compact(number)
 
 
-def _power(value: object) -> str:
+def power_text(value: object) -> str:
+    """Return ten to the power of a number, as a count."""
     return _count(10 ** _number(value))
 
 
 def csv_text(comparison: Comparison) -> str:
-    """Return the table of shares as CSV, with the inflections of each score beside it."""
+    """Return `comparison_table` as CSV."""
+    return comparison_table(comparison).to_csv(index=False, lineterminator="\n")
+
+
+def comparison_table(comparison: Comparison) -> pd.DataFrame:
+    """Return the table of shares with the inflections of each score beside it."""
     drops = comparison.dataset_inflections.drop(columns=["seeds"]).rename(
-        columns=lambda name: name if name in (*KEYS, "score") else f"inflection_{name}"
+        columns=lambda name: name if name in (*KEYS, "score") else f"{INFLECTION}{name}"
     )
-    merged = comparison.table.merge(drops, on=[*KEYS, "score"], how="left", validate="many_to_one")
-    return merged.to_csv(index=False, lineterminator="\n")
+    return comparison.table.merge(drops, on=[*KEYS, "score"], how="left", validate="many_to_one")
+
+
+def inflections_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the inflections that `comparison_table` put beside the shares: a row a score."""
+    rows = table.drop_duplicates([*KEYS, "score"], ignore_index=True)
+    columns = [name for name in rows if str(name).startswith(INFLECTION)]
+    return rows[[*KEYS, "score", *columns]].rename(
+        columns=lambda name: str(name).removeprefix(INFLECTION)
+    )

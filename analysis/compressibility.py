@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.optimize import isotonic_regression
 
 from analysis.curves import SCORES, SHARES, area_weights
-from analysis.load import PATH, SEED_KEYS
+from analysis.load import KEYS, PATH
 from analysis.slope_changepoint import FloatArray
 from sorakit.records import ROUNDING
 
@@ -73,7 +73,7 @@ def fewest_params(
     if np.isnan(retained).any():
         return np.full(len(shares), np.nan)
     fit = isotonic_regression(retained @ points.averages, weights=points.weights).x
-    return np.array([_crossing(points.counts, fit, share) for share in shares])
+    return _crossings(points.counts, fit, np.asarray(shares, dtype=float))
 
 
 def fewest_params_measured(points: RetentionPoints, retained: FloatArray, share: float) -> float:
@@ -99,16 +99,18 @@ def area_of(points: RetentionPoints, retained: FloatArray) -> FloatArray:
     return np.asarray((retained @ points.averages[:, alive]) @ weights)
 
 
-def _crossing(counts: FloatArray, fit: FloatArray, share: float) -> float:
-    keeps = fit >= share * (1 - ROUNDING)
-    if not keeps.any():
-        return float(counts[-1])
-    first = int(keeps.argmax())
-    if first == 0 or counts[first - 1] == 0:
-        return float(counts[first])
-    below, above = np.log10(counts[first - 1]), np.log10(counts[first])
-    step = (share - fit[first - 1]) / (fit[first] - fit[first - 1])
-    return float(10 ** (below + min(1.0, step) * (above - below)))
+def _crossings(counts: FloatArray, fit: FloatArray, shares: FloatArray) -> FloatArray:
+    keeps = fit >= (shares * (1 - ROUNDING))[:, None]
+    first = np.where(keeps.any(axis=1), keeps.argmax(axis=1), len(counts) - 1)
+    before = np.maximum(first - 1, 0)
+    # left of the first count, and of the first above 0, there is nothing to interpolate with
+    between = keeps.any(axis=1) & (first > 0) & (counts[before] > 0)
+    answer = counts[first]
+    at, left, share = first[between], before[between], shares[between]
+    below, above = np.log10(counts[left]), np.log10(counts[at])
+    step = np.minimum(1.0, (share - fit[left]) / (fit[at] - fit[left]))
+    answer[between] = 10 ** (below + step * (above - below))
+    return answer
 
 
 def retained(run: pd.DataFrame, score: str, reference: Reference) -> FloatArray:
@@ -140,7 +142,7 @@ def compressibility(stages: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[str, object]] = []
     for _, run in stages[stages["role"] == PATH].groupby("run_id", sort=True):
-        identity = {key: run[key].iloc[0] for key in [*SEED_KEYS, "run_id"]}
+        identity = {key: run[key].iloc[0] for key in [*KEYS, "seed", "run_id"]}
         points = retention_points(run)
         smallest = points.counts[points.counts > 0].min(initial=np.inf)
         for score in SCORES:

@@ -1,8 +1,18 @@
 """Which controls a dataset has: what a curve must not be shown without."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-from analysis.load import DATASET_KEYS, DEFAULT_SETTING, FLOOR, HOLD_DENSE, PATH
+from analysis.load import (
+    DATASET_KEYS,
+    DEFAULT_SETTING,
+    FLOOR,
+    HOLD_DENSE,
+    KEYS,
+    PATH,
+    controls_of,
+)
 
 RANDOM_MASK = "random_mask"
 REQUIRED_CONTROLS = {
@@ -20,16 +30,65 @@ def dataset_name(task: object, backbone: object, setting: object, variant: objec
     return f"{task} ({', '.join(parts)})"
 
 
+def block_of(stages: pd.DataFrame, names: Sequence[object]) -> pd.DataFrame:
+    """Return the stages of the paths of one block, and those of their floors and controls.
+
+    Args:
+        stages: Stage table.
+        names: Values of `KEYS`.
+
+    Raises:
+        ValueError: If two runs of one control belong to one path.
+    """
+    own = (stages["role"] == PATH) & (stages[KEYS] == list(names)).all(axis=1)
+    block = stages[own | controls_of(stages, stages[own])]
+    controls = block[~block["role"].isin([PATH, FLOOR])].drop_duplicates("run_id")
+    twice = controls[controls.duplicated(["role", "seed"], keep=False)]
+    if len(twice):
+        role, seed = twice.iloc[0][["role", "seed"]]
+        run_ids = twice.loc[(twice["role"] == role) & (twice["seed"] == seed), "run_id"]
+        raise ValueError(
+            f"`RUNS` must hold one {role} run for {dataset_name(*names)}, seed {seed}, got "
+            f"{', '.join(run_ids)}. Name only the folders of runs that belong together."
+        )
+    return block
+
+
 def missing_controls(stages: pd.DataFrame) -> list[str]:
-    """Return one sentence for every dataset with a path and control that some seed lacks."""
+    """Return one sentence for every curve whose floor or control some seed lacks.
+
+    A curve is the paths of one dataset and one configuration.
+    """
     sentences: list[str] = []
-    for (task, backbone, setting), group in stages.groupby(DATASET_KEYS, sort=True):
-        seeds = {role: set(rows["seed"]) for role, rows in group.groupby("role")}
+    for names, paths in stages[stages["role"] == PATH].groupby(KEYS, sort=True):
+        controls = stages[controls_of(stages, paths)]
         for role, consequence in REQUIRED_CONTROLS.items():
-            missing = sorted(seeds.get(PATH, set()) - seeds.get(role, set()))
+            seeds = set(controls.loc[controls["role"] == role, "seed"])
+            missing = sorted(set(paths["seed"]) - seeds)
             if missing:
                 which = ", ".join(str(seed) for seed in missing)
-                some = f" for seed {which}" if role in seeds else ""
-                name = dataset_name(task, backbone, setting)
+                some = f" for seed {which}" if seeds else ""
+                name = dataset_name(*names)
                 sentences.append(f"{name} has no {role} run{some}: {consequence}.")
     return sentences
+
+
+def configuration_notes(stages: pd.DataFrame) -> list[str]:
+    """Return sentences on datasets with several configurations, and on controls of none of them."""
+    notes: list[str] = []
+    is_path = stages["role"] == PATH
+    for names, paths in stages[is_path].groupby(DATASET_KEYS, sort=True):
+        number = paths["variant"].nunique()
+        if number > 1:
+            name = dataset_name(*names)
+            notes.append(f"The paths of {name} have {number} configurations, compared apart.")
+    alone = stages[~is_path & ~controls_of(stages, stages[is_path])].drop_duplicates("run_id")
+    for names, runs in alone.groupby([*DATASET_KEYS, "role"], sort=True):
+        *dataset, role = names
+        notes.append(
+            f"{len(runs)} {role} {'run' if len(runs) == 1 else 'runs'} of "
+            f"{dataset_name(*dataset)} {'belongs' if len(runs) == 1 else 'belong'} to no path here "
+            "(another configuration, method version or seed), and no curve is compared with "
+            f"{'it' if len(runs) == 1 else 'them'}: {', '.join(sorted(runs['run_id']))}."
+        )
+    return notes

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.configurations import id_column
 from analysis.intervals import student_t_interval
-from analysis.load import FLOOR, HOLD_DENSE, PATH, SEED_KEYS
+from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH, SEED_KEYS
 from sorakit import metric_names
 from sorakit.records import sparsest_keeping
 
@@ -35,7 +36,7 @@ class CountSpacing:
 
 
 def floor_scores(stages: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a (task, backbone, setting, seed): the scores with no adapter (head_only).
+    """Return one row a (dataset, seed, `floor_id`): the scores with no adapter (head_only).
 
     Raises:
         ValueError: If two floor runs of one seed disagree.
@@ -45,7 +46,7 @@ def floor_scores(stages: pd.DataFrame) -> pd.DataFrame:
 
 
 def hold_dense_scores(stages: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a (task, backbone, setting, seed): the last scores of the hold_dense control.
+    """Return one row a (dataset, seed, `dense_id`): the last scores of the hold_dense control.
 
     Raises:
         ValueError: If two hold_dense runs of one seed disagree.
@@ -62,7 +63,9 @@ def with_gain_retained(stages: pd.DataFrame) -> pd.DataFrame:
     Percent of dense stands in the table already (`<score>_percent`, written with the stage).
     Each curve is ordered by `num_nonzero_params`, rising.
     """
-    table = stages.merge(floor_scores(stages), on=SEED_KEYS, how="left", validate="many_to_one")
+    table = stages.merge(
+        floor_scores(stages), on=[*SEED_KEYS, "floor_id"], how="left", validate="many_to_one"
+    )
     dense = stages[stages["stage"] == 0].set_index("run_id")
     for score in SCORES:
         table[f"{score}_dense"] = table["run_id"].map(dense[score])
@@ -75,7 +78,7 @@ def with_gain_retained(stages: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(stages: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a path run, by task, backbone, setting and seed.
+    """Return one row a path run, by dataset, variant and seed.
 
     Columns: `num_stages` (after the dense one), `dense_params`, and for memorization and
     generalization `<score>_dense`, `<score>_floor`, `<score>_hold_dense` and `<score>_d99`, `_d95`,
@@ -83,12 +86,17 @@ def summary(stages: pd.DataFrame) -> pd.DataFrame:
     What does not exist is NaN or <NA>.
     """
     paths = stages[stages["role"] == PATH]
-    rows = [_summarise(run) for _, run in paths.groupby([*SEED_KEYS, "run_id"], sort=True)]
+    order = [*KEYS, "seed", "run_id"]
+    rows = [_summarise(run) for _, run in paths.groupby(order, sort=True)]
     table = pd.DataFrame(rows)
     if table.empty:
         return table
-    for reference in (floor_scores(stages), hold_dense_scores(stages)):
-        table = table.merge(reference, on=SEED_KEYS, how="left", validate="many_to_one")
+    for role, reference in (
+        (FLOOR, floor_scores(stages)),
+        (HOLD_DENSE, hold_dense_scores(stages)),
+    ):
+        keys = [*SEED_KEYS, id_column(role)]
+        table = table.merge(reference, on=keys, how="left", validate="many_to_one")
     counts = ["dense_params", *(f"{score}_{column}" for score in SCORES for column in SHARES)]
     return table.astype(dict.fromkeys(counts, "Int64"))
 
@@ -265,11 +273,12 @@ def mean_curve(stages: pd.DataFrame, column: str, *, num_points: int = 40) -> pd
 
 
 def _one_a_seed(rows: pd.DataFrame, role: str) -> pd.DataFrame:
-    distinct = rows.drop_duplicates([*SEED_KEYS, *SCORES])
-    ambiguous = distinct[distinct.duplicated(SEED_KEYS, keep=False)]
+    keys = [*SEED_KEYS, id_column(role)]
+    distinct = rows.drop_duplicates([*keys, *SCORES])
+    ambiguous = distinct[distinct.duplicated(keys, keep=False)]
     if not ambiguous.empty:
         first = ambiguous.iloc[0]
-        same = (ambiguous[SEED_KEYS] == first[SEED_KEYS]).all(axis=1)
+        same = (ambiguous[keys] == first[keys]).all(axis=1)
         run_ids = ", ".join(ambiguous.loc[same, "run_id"])
         raise ValueError(
             f"`RUNS` must hold one {role} result for {first['task']}, {first['backbone']}, "
@@ -277,12 +286,13 @@ def _one_a_seed(rows: pd.DataFrame, role: str) -> pd.DataFrame:
             "Name only the folders of runs that belong together."
         )
     names = {score: f"{score}_{role}" for score in SCORES}
-    columns = distinct[[*SEED_KEYS, *SCORES]].rename(columns=names)
-    return columns.sort_values(SEED_KEYS, ignore_index=True)
+    columns = distinct[[*keys, *SCORES]].rename(columns=names)
+    return columns.sort_values(keys, ignore_index=True)
 
 
 def _summarise(run: pd.DataFrame) -> dict[str, object]:
-    row: dict[str, object] = {key: run[key].iloc[0] for key in [*SEED_KEYS, "run_id", "metric"]}
+    columns = [*SEED_KEYS, "variant", "floor_id", "dense_id", "run_id", "metric"]
+    row: dict[str, object] = {key: run[key].iloc[0] for key in columns}
     dense = run[run["stage"] == 0]
     row["num_stages"] = int((run["stage"] > 0).sum())
     row["dense_params"] = dense["num_nonzero_params"].iloc[0] if len(dense) else pd.NA

@@ -1,6 +1,5 @@
 """What the choice of examples alone adds to the uncertainty of a dataset's numbers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pandas as pd
 
 from analysis.compressibility import REFERENCES, area_of, fewest_params, retention_points
 from analysis.curves import SCORES, SHARES
-from analysis.load import DATASET_KEYS, FLOOR, PATH
+from analysis.load import FLOOR, KEYS, PATH, controls_of
 from analysis.resampling import Correct, read_correct, resampled_scores
 from analysis.slope_changepoint import FloatArray
 
@@ -30,22 +29,20 @@ class ExampleSpread:
 
 
 def example_spreads(
-    stages: pd.DataFrame, folders: dict[str, Path], keys: Sequence[str]
+    stages: pd.DataFrame, folders: dict[str, Path]
 ) -> dict[tuple[object, ...], ExampleSpread]:
     """Return (dataset, score) -> spread, where every path run has records of its examples.
 
     Args:
         stages: Stage table with the columns of `with_gain_retained`.
         folders: Run id -> run folder.
-        keys: Columns that name a dataset, `DATASET_KEYS` first.
     """
     floors = stages[(stages["role"] == FLOOR) & (stages["stage"] == 0)]
-    by_dataset = {tuple(names): rows for names, rows in floors.groupby(DATASET_KEYS, sort=True)}
     spreads: dict[tuple[object, ...], ExampleSpread] = {}
-    for names, group in stages[stages["role"] == PATH].groupby(list(keys), sort=True):
+    for names, group in stages[stages["role"] == PATH].groupby(KEYS, sort=True):
         paths = [run for _, run in group.groupby("run_id", sort=True)]
         records = [_checked_records(run, folders) for run in paths]
-        own = by_dataset.get(tuple(names)[: len(DATASET_KEYS)], floors.iloc[:0])
+        own = floors[controls_of(floors, group)]
         of_floor = {
             int(floor["seed"].iloc[0]): _checked_records(floor, folders)
             for _, floor in own.drop_duplicates("seed").groupby("seed")

@@ -1,15 +1,15 @@
 """Inflections of many runs: one row a run and score, one row a dataset and score."""
 
 from collections import Counter
-from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from analysis.curves import SCORES, curve_points
 from analysis.intervals import fisher_p_value, student_t_interval
-from analysis.load import PATH, SEED_KEYS
+from analysis.load import KEYS, PATH
 from analysis.slope_changepoint import ALPHA, MIN_POINTS, find_slope_changepoint
-from analysis.smooth import find_inflection, find_max_curvature_knee
+from analysis.smooth import landmarks
 
 
 def inflections_by_seed(stages: pd.DataFrame) -> pd.DataFrame:
@@ -21,9 +21,15 @@ def inflections_by_seed(stages: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[str, object]] = []
     for _, run in stages[stages["role"] == PATH].groupby("run_id", sort=True):
-        identity = {key: run[key].iloc[0] for key in [*SEED_KEYS, "run_id"]}
-        for score in SCORES:
-            x, y = curve_points(run, score)
+        identity = {key: run[key].iloc[0] for key in [*KEYS, "seed", "run_id"]}
+        points = {score: curve_points(run, score) for score in SCORES}
+        x = points[SCORES[0]][0]  # that of every score
+        smooth = (
+            landmarks(x, np.stack([y for _, y in points.values()], axis=1))
+            if len(x) >= MIN_POINTS
+            else ()
+        )
+        for index, (score, (_, y)) in enumerate(points.items()):
             row: dict[str, object] = {**identity, "score": score, "num_points": len(x)}
             if len(x) >= MIN_POINTS:
                 found = find_slope_changepoint(x, y)
@@ -37,19 +43,19 @@ def inflections_by_seed(stages: pd.DataFrame) -> pd.DataFrame:
                     "low_is_open": found.low_is_open,
                     "high_is_open": found.high_is_open,
                     "levelling": found.levelling,
-                    "max_curvature_knee": find_max_curvature_knee(x.tolist(), y.tolist()),
-                    "second_derivative_zero": find_inflection(x.tolist(), y.tolist()),
                 }
+                names = ("max_curvature_knee", "second_derivative_zero")
+                row |= {n: float(v[index]) for n, v in zip(names, smooth, strict=True)}
             rows.append(row)
     columns = [
-        *SEED_KEYS, "run_id", "score", "num_points", "p_value", "shape", "detected", "drop",
+        *KEYS, "seed", "run_id", "score", "num_points", "p_value", "shape", "detected", "drop",
         "drop_low", "drop_high", "low_is_open", "high_is_open", "levelling", "max_curvature_knee",
         "second_derivative_zero",
     ]  # fmt: skip
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def inflections_by_dataset(by_seed: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+def inflections_by_dataset(by_seed: pd.DataFrame) -> pd.DataFrame:
     """Return one row a (dataset, score): whether its curves drop, and where.
 
     The p value is Fisher's over the seeds; the dataset has an inflection if it is at most 0.05 and
@@ -58,11 +64,10 @@ def inflections_by_dataset(by_seed: pd.DataFrame, keys: Sequence[str]) -> pd.Dat
     seed has the interval of its own profile.
 
     Args:
-        by_seed: What `inflections_by_seed` returns, with `keys`.
-        keys: Columns that name a dataset.
+        by_seed: What `inflections_by_seed` returns.
     """
     rows: list[dict[str, object]] = []
-    for names, group in by_seed.groupby([*keys, "score"], sort=True, dropna=False):
+    for names, group in by_seed.groupby([*KEYS, "score"], sort=True, dropna=False):
         known = group[group["p_value"].notna()]
         p_value = fisher_p_value(known["p_value"].tolist())
         with_drop = int((known["shape"] != "levelling").sum())
@@ -73,7 +78,7 @@ def inflections_by_dataset(by_seed: pd.DataFrame, keys: Sequence[str]) -> pd.Dat
         shapes = Counter(known["shape"])
         rows.append(
             {
-                **dict(zip([*keys, "score"], names, strict=True)),
+                **dict(zip([*KEYS, "score"], names, strict=True)),
                 "seeds": len(group),
                 "seeds_tested": len(known),
                 "seeds_detected": int((known["detected"] == True).sum()),  # noqa: E712  # may be NA

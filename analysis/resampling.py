@@ -55,7 +55,9 @@ def read_correct(run: Path, metric: str) -> dict[str, Correct]:
     file = run / EXAMPLES_FILE
     if metric != _RESAMPLED_METRIC or not file.exists():
         return {}
-    table = pq.read_table(file, columns=["stage", "split", "index", "correct"])
+    columns = ["stage", "split", "index", "correct"]
+    with pq.ParquetFile(file) as opened:  # a third of the time of `read_table` on a small file
+        table = opened.read(columns, use_threads=False)
     records: dict[str, Correct] = {}
     for score, name in SPLITS.items():
         rows = table.filter(pc.field("split") == name)

@@ -102,6 +102,19 @@ def inflections(maps: Smoother, fitted: FloatArray) -> FloatArray:
     return np.where(crosses.any(axis=0), zero, np.nan)
 
 
+def landmarks(x: FloatArray, curves: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return knee and inflection of curves over one x; see `find_max_curvature_knee`.
+
+    Args:
+        x: Shape `(points,)`: log10 of non-zero parameters, rising; at least four.
+        curves: Shape `(points, curves)`.
+    """
+    maps = smoother(x)
+    fitted = maps.fit(curves)
+    low, span = float(x[0]), float(x[-1] - x[0])
+    return low + span * knees(maps, fitted), low + span * inflections(maps, fitted)
+
+
 def find_max_curvature_knee(x: Sequence[float], y: Sequence[float]) -> float:
     """Return the log10 of non-zero parameters at which a smooth fit of one curve bends down most.
 
@@ -111,8 +124,7 @@ def find_max_curvature_knee(x: Sequence[float], y: Sequence[float]) -> float:
         x: log10 of non-zero parameters, distinct, in any order; at least four.
         y: Values of the curve there.
     """
-    maps, fitted, low, span = _fitted(x, y)
-    return low + span * float(knees(maps, fitted)[0])
+    return float(landmarks(*_sorted(x, y))[0][0])
 
 
 def find_inflection(x: Sequence[float], y: Sequence[float]) -> float:
@@ -124,14 +136,12 @@ def find_inflection(x: Sequence[float], y: Sequence[float]) -> float:
         x: log10 of non-zero parameters, distinct, in any order; at least four.
         y: Values of the curve there.
     """
-    maps, fitted, low, span = _fitted(x, y)
-    return low + span * float(inflections(maps, fitted)[0])
+    return float(landmarks(*_sorted(x, y))[1][0])
 
 
-def _fitted(x: Sequence[float], y: Sequence[float]) -> tuple[Smoother, FloatArray, float, float]:
+def _sorted(x: Sequence[float], y: Sequence[float]) -> tuple[FloatArray, FloatArray]:
     order = np.argsort(np.asarray(x, dtype=float), kind="stable")
     xs, ys = (np.asarray(values, dtype=float)[order] for values in (x, y))
     if len(xs) < 4 or not (np.diff(xs) > 0).all() or not np.isfinite(ys).all():
         raise ValueError("`x` and `y` must hold at least four distinct, finite points.")
-    maps = smoother(xs)
-    return maps, maps.fit(ys[:, None]), float(xs[0]), float(xs[-1] - xs[0])
+    return xs, ys[:, None]

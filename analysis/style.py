@@ -45,6 +45,7 @@ COLOURS = {"memorization": "#0173b2", "generalization": "#d55e00"}
 MARKERS = {"memorization": "o", "generalization": "s"}
 LINES = {"memorization": "-", "generalization": "--"}
 FLOOR_LINES = {"memorization": (0, (1, 1.6)), "generalization": (0, (5, 1.6, 1, 1.6))}
+MASK_LINE = (0, (2, 1.4))
 GREY = "#6e6e6e"
 
 _METADATA: dict[str, dict[str, Any]] = {

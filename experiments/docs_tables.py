@@ -11,10 +11,18 @@ A page names a table between two comments, and what stands between them is repla
 import re
 from pathlib import Path
 
+from analysis.frozen import COMPARE_FILE, CURVES_FILE, FIRST_FILE, RANK_MAPS_FILE, read_frozen
+from analysis.markdown import agreement_table, drops_table, ranks_table, scores_table
 from experiments.runner import RESULTS
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "method.md", ROOT / "experiments" / "README.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "method.md",
+    ROOT / "docs" / "results.md",
+    ROOT / "experiments" / "README.md",
+)
+FROZEN = ROOT / "paper_figs" / "data"
 _PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -22,7 +30,13 @@ def tables() -> dict[str, str]:
     """Return every table that pages may show, by name, without its caption."""
     scores, differences = _tables("controls/controls.md")
     mixed, *others = _tables("planted_ranks/table.md")
+    files = (COMPARE_FILE, CURVES_FILE, FIRST_FILE, RANK_MAPS_FILE)
+    comparison, curves, first, maps = (read_frozen(FROZEN / file) for file in files)
     return {
+        "results/scores": scores_table(comparison, curves),
+        "results/drops": drops_table(comparison, first),
+        "results/ranks": ranks_table(maps),
+        "results/agreement": agreement_table(maps),
         "default_gates": _tables("default_gates/gates.md")[0],
         "mrpc_minilm/gates": _tables("mrpc_minilm/gates.md")[0],
         "unit_scale": _tables("unit_scale/table.md")[0],

@@ -1,1 +1,1 @@
-"""One script a figure: reads `paper_figs/data`, writes `paper_figs/out`."""
+"""One script a figure or table: reads `paper_figs/data`, writes `paper_figs/out`."""

@@ -3,17 +3,23 @@
 from pathlib import Path
 
 from analysis import style
+from analysis.compare_text import inflections_of
 from analysis.figures import curve_figure
-from analysis.frozen import CURVES_FILE, read_frozen
+from analysis.frozen import COMPARE_FILE, CURVES_FILE, read_frozen
 
 HERE = Path(__file__).parent
+IMAGES = HERE.parent / "docs" / "images"
 
 
-def main(data: Path = HERE / "data", out: Path = HERE / "out") -> list[Path]:
+def main(data: Path = HERE / "data", out: Path = HERE / "out", images: Path = IMAGES) -> list[Path]:
     """Draw the figure from frozen tables and return the files written."""
-    figure = curve_figure(read_frozen(data / CURVES_FILE))
+    drops = inflections_of(read_frozen(data / COMPARE_FILE))
+    figure = curve_figure(read_frozen(data / CURVES_FILE), drops)
     out.mkdir(exist_ok=True)
-    return style.save(figure, out / "fig2_curves", formats=["pdf"])
+    return [
+        *style.save(figure, out / "fig2_curves", formats=["pdf"]),
+        *style.save(figure, images / "fig2_curves", formats=["png"]),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,19 +1,23 @@
-"""Fig. 3: non-zero rank by layer and matrix at the sparsest stage that keeps 95 % of dense."""
+"""Fig. 3: non-zero rank by layer and matrix, mean over seeds, at the stages chosen by `freeze`."""
 
 from pathlib import Path
 
 from analysis import style
 from analysis.figures import rank_map_figure
-from analysis.frozen import CURVES_FILE, RANKS_FILE, read_frozen
+from analysis.frozen import RANK_MAPS_FILE, read_frozen
 
 HERE = Path(__file__).parent
+IMAGES = HERE.parent / "docs" / "images"
 
 
-def main(data: Path = HERE / "data", out: Path = HERE / "out") -> list[Path]:
+def main(data: Path = HERE / "data", out: Path = HERE / "out", images: Path = IMAGES) -> list[Path]:
     """Draw the figure from frozen tables and return the files written."""
-    figure = rank_map_figure(read_frozen(data / RANKS_FILE), read_frozen(data / CURVES_FILE))
+    figure = rank_map_figure(read_frozen(data / RANK_MAPS_FILE))
     out.mkdir(exist_ok=True)
-    return style.save(figure, out / "fig3_rank_maps", formats=["pdf"])
+    return [
+        *style.save(figure, out / "fig3_rank_maps", formats=["pdf"]),
+        *style.save(figure, images / "fig3_rank_maps", formats=["png"]),
+    ]
 
 
 if __name__ == "__main__":

@@ -7,13 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.compare import KEYS, Comparison
-from analysis.compare_text import Row, drop_sentence, first_sentence, interval_notes, share_cells
-from analysis.controls import dataset_name, missing_controls
+from analysis.compare import Comparison
+from analysis.compare_text import (
+    Row,
+    drop_sentence,
+    first_sentence,
+    interval_notes,
+    levels_off,
+    share_cells,
+)
+from analysis.controls import block_of, dataset_name, missing_controls
 from analysis.count_axis import count_axis
 from analysis.curves import SCORES
 from analysis.figures import metric_label
-from analysis.load import DATASET_KEYS, PATH
+from analysis.load import KEYS, PATH
 from analysis.report.curve_chart import chart_values
 from analysis.report.rank_chart import rank_chart, rank_map_series
 from analysis.report.sentences import dataset_names, number
@@ -54,14 +61,11 @@ def datasets_of(comparison: Comparison, stages: pd.DataFrame) -> list[Dataset]:
         comparison: Comparison of the runs.
         stages: Their stages, with the columns of `with_gain_retained` and `with_gap`.
     """
-    variants = comparison.runs.drop_duplicates("run_id").set_index("run_id")["variant"]
     blocks = list(comparison.table.groupby(KEYS, sort=True))
     titles = dataset_names(comparison.table)
     datasets: list[Dataset] = []
     for index, (names, block) in enumerate(blocks):
-        same = (stages[DATASET_KEYS] == list(names[:-1])).all(axis=1)
-        is_path = stages["role"] == PATH
-        own = stages["run_id"].map(variants) == names[-1]
+        own = block_of(stages, names)
         drops, first = (
             table[(table[KEYS] == list(names)).all(axis=1)].to_dict("records")
             for table in (comparison.dataset_inflections, comparison.first)
@@ -76,8 +80,8 @@ def datasets_of(comparison: Comparison, stages: pd.DataFrame) -> list[Dataset]:
                 key=f"d{index}",
                 title=titles[names],
                 subtitle=details,
-                path_stages=stages[same & is_path & own],
-                stages=stages[same & (~is_path | own)],
+                path_stages=own[own["role"] == PATH],
+                stages=own,
                 rows=block.to_dict("records"),
                 drops=drops,
                 first=first,
@@ -136,7 +140,7 @@ def curve_data(dataset: Dataset) -> dict[str, Any]:
             "detected": bool(row["detected"]),
             "none": "not tested: too few counts"
             if row["seeds_tested"] == 0
-            else f"no inflection (p = {number(row['p_value']):.2g})",
+            else f"{levels_off(row) or 'no inflection'} (p = {number(row['p_value']):.2g})",
             "sentence": drop_sentence(row),
             **{name: 10 ** number(row[name]) for name in ("drop", "drop_low", "drop_high")},
         }

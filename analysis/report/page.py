@@ -14,9 +14,10 @@ from markupsafe import Markup
 
 from analysis.compare import compare
 from analysis.compare_text import ranking_sentences
+from analysis.controls import configuration_notes
 from analysis.curves import SHARES, with_gain_retained, with_gap
-from analysis.load import FLOOR, HOLD_DENSE, PATH, RunSet, comparability_notes
-from analysis.ranks import stages_at
+from analysis.load import FLOOR, HOLD_DENSE, PATH, RunSet, comparability_notes, with_curves
+from analysis.ranks import Criterion, stages_at
 from analysis.report import look
 from analysis.report.blocks import Dataset, block_text, curve_data, datasets_of, map_data
 from analysis.report.curve_chart import curve_chart
@@ -50,11 +51,10 @@ def report(runs: RunSet) -> Page:
     Raises:
         ValueError: If no path run has a curve, or two floor runs of one seed disagree.
     """
+    runs = with_curves(runs)
     comparison = compare(runs)
-    left_out = {path for path, _ in comparison.excluded}
-    used = runs.runs[[Path(str(path)) not in left_out for path in runs.runs["path"]]]
-    stages = runs.stages[runs.stages["run_id"].isin(used["run_id"])]
-    stages = with_gap(with_gain_retained(stages))
+    used = runs.runs
+    stages = with_gap(with_gain_retained(runs.stages))
     datasets = datasets_of(comparison, stages)
     r = int(runs.ranks["r"].max()) if len(runs.ranks) else 1
     roles = sorted(set(stages["role"]) - {PATH, FLOOR, HOLD_DENSE})
@@ -94,7 +94,7 @@ def report(runs: RunSet) -> Page:
         counts=_role_counts(used),
         runs=_run_rows(used, runs.configs),
         excluded=[{"path": str(path), "reason": reason} for path, reason in comparison.excluded],
-        notes=comparability_notes(used),
+        notes=[*comparability_notes(used), *configuration_notes(stages)],
         states=used["state"].value_counts().sort_index().to_dict(),
     )
     return Page(html=html, used=used, excluded=comparison.excluded, notes=comparison.notes)
@@ -102,7 +102,7 @@ def report(runs: RunSet) -> Page:
 
 def _first_stage(datasets: list[Dataset]) -> int:
     """Return the stage at which the maps open: where the first dataset keeps 95 % of dense."""
-    at = stages_at(datasets[0].path_stages, retention=0.95)
+    at = stages_at(datasets[0].path_stages, Criterion(kind="retention", value=0.95))
     return min(at.values(), default=0)
 
 

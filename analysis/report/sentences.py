@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.compare import KEYS, RANKED_SHARE, UNDEFINED, Comparison
+from analysis.compare import RANKED_SHARE, UNDEFINED, Comparison
 from analysis.compare_text import Row
-from analysis.controls import missing_controls
+from analysis.controls import block_of, missing_controls
 from analysis.curves import SCORES
 from analysis.figures import compact
-from analysis.load import DATASET_KEYS, PATH, RunSet
+from analysis.load import DATASET_KEYS, KEYS, PATH, RunSet
 from analysis.slope_changepoint import ALPHA
 
 Names = dict[tuple[object, ...], str]
@@ -33,7 +33,7 @@ def what_you_see(comparison: Comparison, runs: RunSet, stages: pd.DataFrame) -> 
     """
     names = dataset_names(comparison.table)
     seeds = sorted({int(count) for count in comparison.table["seeds"]})
-    several = (comparison.table["variant"] != "").any()
+    several = bool((comparison.table["variant"] != "").any())
     noun, plural = ("configuration", "configurations") if several else ("dataset", "datasets")
     listed = f": {_listed(names.values())}" if len(names) <= _MOST_NAMED else ""
     numbered = " (options of a number: below its heading)" if several else ""
@@ -45,7 +45,7 @@ def what_you_see(comparison: Comparison, runs: RunSet, stages: pd.DataFrame) -> 
         *_fewest_sentences(comparison.table, names),
         *_inflection_sentences(comparison, names),
         *_first_sentences(comparison.first, names),
-        *_control_sentence(stages, len({key[:-1] for key in names})),
+        *_control_sentence(stages, names, several=several),
         *_run_sentence(comparison, runs),
     ]
 
@@ -188,12 +188,14 @@ def _first_sentences(first: pd.DataFrame, names: Names) -> list[str]:
     return [f"As parameters vanish (90 % of the gain kept, paired by seed): {'; '.join(parts)}."]
 
 
-def _control_sentence(stages: pd.DataFrame, datasets: int) -> list[str]:
-    lacking = sum(bool(missing_controls(group)) for _, group in stages.groupby(DATASET_KEYS))
+def _control_sentence(stages: pd.DataFrame, names: Names, *, several: bool) -> list[str]:
+    blocks = [block_of(stages, key) for key in names]
+    lacking = sum(bool(missing_controls(block)) for block in blocks)
     if not lacking:
         return []
-    who = {1: "Its curves lack"} if datasets == 1 else {datasets: "The curves of all lack"}
-    lack = who.get(lacking, f"The curves of {_counted(lacking, 'dataset', 'datasets')} lack")
+    noun, plural = ("configuration", "configurations") if several else ("dataset", "datasets")
+    who = {1: "Its curves lack"} if len(names) == 1 else {len(names): "The curves of all lack"}
+    lack = who.get(lacking, f"The curves of {_counted(lacking, noun, plural)} lack")
     return [f"{lack} a floor or a control that no curve should be shown without: each says which."]
 
 

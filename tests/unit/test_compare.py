@@ -7,8 +7,9 @@ import pytest
 
 from analysis.cli import main
 from analysis.compare import compare
-from analysis.compare_text import escape_latex, latex_table
+from analysis.compare_text import comparison_table, inflections_of
 from analysis.controls import missing_controls
+from analysis.latex import escape_latex, first_table, shares_table
 from analysis.load import load_runs
 from analysis.resampling import read_correct, resampled_scores
 from sorakit.config import GatesConfig
@@ -106,6 +107,13 @@ def test_paths_of_different_options_are_compared_apart(tmp_path: Path) -> None:
     assert comparison.notes[0].endswith("have 2 configurations, compared apart.")
 
 
+def test_floor_serves_paths_whose_gates_differ(tmp_path: Path) -> None:
+    for gate_lr in (1.0, 3.0):
+        write_run(tmp_path, "path", gates=GatesConfig(gate_lr=gate_lr))
+    write_run(tmp_path, "floor", gates=GatesConfig(gate_lr=1.0))
+    assert compare(load_runs([tmp_path])).table["floor_score"].notna().all()
+
+
 def test_missing_controls_are_named_with_their_seeds(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path, "path", seed=seed)
@@ -118,33 +126,6 @@ def test_missing_controls_are_named_with_their_seeds(tmp_path: Path) -> None:
         "pydoc_topic (embedded) has no random_mask run: whether the ranks that are left matter is "
         "not known.",
     ]
-
-
-def test_torn_empty_mixed_and_single_stage_runs_are_named(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torn = write_run(root, seed=10)
-    text = (torn / STAGES_FILE).read_text().replace('"xi"', '"x', 1)
-    (torn / STAGES_FILE).write_text(text)
-    empty = write_run(root, seed=11, num_stages=0)
-    mixed = write_run(root, seed=12)
-    lines = [json.loads(line) for line in (mixed / STAGES_FILE).read_text().splitlines()]
-    del lines[3]["memorization"]
-    (mixed / STAGES_FILE).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    newer = write_run(root, seed=13, meta={"schema_version": 99})
-    single = write_run(root, seed=14, num_stages=1)
-    assert main(["compare", str(root)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "12 runs used (6 path, 6 floor, 0 hold_dense), 5 left out"
-    reasons = {line.split(": ")[0]: line.split(": ", 1)[1] for line in lines[1:6]}
-    for path, start in (
-        (torn, "unreadable: "),
-        (empty, "completed, no finished stage"),
-        (mixed, "stages.jsonl mixes schemas: memorization missing in some of its stages"),
-        (newer, "`schema_version` must be 1, got 99"),
-        (single, "single stage: no curve"),
-    ):
-        assert reasons[f"  left out {path}"].startswith(start)
 
 
 def test_only_single_stages_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,10 +149,30 @@ def test_latex_is_a_tabular_with_escaped_names(root: Path, tmp_path: Path) -> No
     file = tmp_path / "compare.tex"
     assert main(["compare", str(root), "--latex", str(file)]) == 0
     text = file.read_text()
-    assert text == latex_table(compare(load_runs([root])))
-    assert r"pydoc\_topic (embedded)" in text
-    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {row.replace(r"\&", "").count("&") for row in rows} == {7}
+    assert text == shares_table(comparison_table(compare(load_runs([root]))))
+    assert r"pydoc\_topic (embedded): 3 seeds, 36.9k parameters dense" in text
+    rows = [line for line in text.splitlines() if line.endswith((r"\\", "[2pt]"))]
+    cells = {row.replace(r"\&", "").count("&") for row in rows if "multicolumn" not in row}
+    assert cells == {7}
+
+
+def test_latex_of_what_goes_first_has_one_row_a_measure(root: Path) -> None:
+    text = first_table(compare(load_runs([root])).first)
+    rows = [line for line in text.splitlines() if line.startswith("mrpc")]
+    assert [row.split(" & ")[1] for row in rows] == ["where it drops", "d90 of gain"]
+    assert rows[1].endswith(r" & memorization \\")
+
+
+def test_inflections_come_back_from_the_table(root: Path) -> None:
+    comparison = compare(load_runs([root]))
+    drops = inflections_of(comparison_table(comparison))
+    expected = comparison.dataset_inflections
+    order = ["task", "score"]
+    pd.testing.assert_frame_equal(
+        drops.sort_values(order, ignore_index=True),
+        expected[list(drops)].sort_values(order, ignore_index=True),
+        check_dtype=False,
+    )
 
 
 def test_csv_in_a_missing_folder_exits_2_before_reading(

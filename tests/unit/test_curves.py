@@ -28,6 +28,7 @@ def curve(
 ) -> pd.DataFrame:
     """Return a stage table: one row a (num_nonzero_params, memorization, generalization)."""
     identity = {"task": "t", "backbone": "b", "setting": "default", "seed": 0, **keys}
+    identity = {"variant": "", "floor_id": "x", "dense_id": "x", **identity}
     return pd.DataFrame(
         [
             {

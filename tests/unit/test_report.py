@@ -15,7 +15,7 @@ from analysis.controls import missing_controls
 from analysis.count_axis import count_axis
 from analysis.curves import SCORES, mean_curve, with_gain_retained, with_gap
 from analysis.load import load_runs
-from analysis.ranks import mean_map, rank_maps, stages_at
+from analysis.ranks import Criterion, mean_map, rank_maps, stages_at
 from analysis.report import look
 from analysis.report.glyphs import glyph
 from analysis.report.page import report
@@ -298,7 +298,9 @@ def test_mean_map_of_every_stage_is_that_of_ranks(tmp_path: Path) -> None:
     maps = rank_map_series(ranks, stages)
     assert [one.label for one in maps.series] == ["mean of 3 paths", "seed 0", "seed 1", "seed 2"]
     for stage in range(8):
-        expected = mean_map(rank_maps(ranks, stages_at(stages, stage=stage)))
+        expected = mean_map(
+            rank_maps(ranks, stages_at(stages, Criterion(kind="stage", value=stage)))
+        )
         np.testing.assert_allclose(maps.series[0].ranks[stage], expected.to_numpy())
     assert maps.layers == [0, 1]
     assert maps.matrices == ["Q", "K", "V", "O", "F1", "F2"]

@@ -1,0 +1,173 @@
+"""Tables of `docs/results.md`, from the frozen tables behind the figures."""
+
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis.compare_text import (
+    INFLECTION,
+    Row,
+    block_name,
+    fewest_text,
+    interval_text,
+    levels_off,
+    power_text,
+)
+from analysis.controls import block_of
+from analysis.curves import SCORES, hold_dense_scores
+from analysis.figures import compact
+from analysis.load import KEYS
+from analysis.ranks import agreements, depth_trend_interval, mean_map, rank_maps
+
+
+def scores_table(table: pd.DataFrame, curves: pd.DataFrame) -> str:
+    """Return dense score, floor, hold_dense and fewest parameters of every dataset.
+
+    Args:
+        table: What `analysis.compare_text.comparison_table` returns.
+        curves: Stages, with the columns of `analysis.curves.with_gain_retained`.
+    """
+    heads = ["dataset", "seeds", "dense", "floor", "end of hold_dense", "gain in generalization"]
+    heads += ["parameters dense", *(f"keep 90 % of the gain, {score}" for score in SCORES)]
+    rows: list[Sequence[str]] = []
+    for names, block in table.groupby(KEYS, sort=True):
+        of = {(row["score"], row["reference"]): row for row in block.to_dict("records")}
+        dense = [of[score, "dense"] for score in SCORES]
+        held = hold_dense_scores(block_of(curves, names))
+        gain = of["generalization", "gain"]
+        rows.append(
+            [
+                block_name(gain),
+                str(gain["seeds"]),
+                _pair(row["dense_score"] for row in dense),
+                _pair(row["floor_score"] for row in dense),
+                _pair(held[f"{score}_hold_dense"].mean() for score in SCORES),
+                _one_line(interval_text(gain, "gain", _score)),
+                compact(float(gain["dense_params"])),
+                *(_kept(of[score, "gain"]) for score in SCORES),
+            ]
+        )
+    return _markdown(heads, rows)
+
+
+def drops_table(table: pd.DataFrame, first: pd.DataFrame) -> str:
+    """Return where the curves of every dataset drop, and what goes first.
+
+    Args:
+        table: What `analysis.compare_text.comparison_table` returns.
+        first: `Comparison.first`.
+    """
+    heads = ["dataset", *(f"{score} drops below" for score in SCORES)]
+    heads += ["d90 of gain: memorization / generalization", "goes first"]
+    rows: list[Sequence[str]] = []
+    for names, block in table.groupby(KEYS, sort=True):
+        is_own = (first[KEYS] == list(names)).all(axis=1) & (first["measure"] == "d90 of gain")
+        (verdict,) = first[is_own].to_dict("records")
+        factor: dict[Hashable, object] = {
+            name: 10 ** float(verdict[key])
+            for name, key in (("f", "difference"), ("f_low", "low"), ("f_high", "high"))
+        }
+        by_score = block.drop_duplicates("score").set_index("score").to_dict("index")
+        rows.append(
+            [
+                block_name(verdict),
+                *(_drop(by_score[score]) for score in SCORES),
+                _one_line(interval_text(factor, "f", _factor)),
+                str(verdict["verdict"]).removesuffix(" first"),
+            ]
+        )
+    return _markdown(heads, rows)
+
+
+def ranks_table(maps: pd.DataFrame) -> str:
+    """Return where the ranks are that Fig. 3 shows: share of dense, trend over layers, agreement.
+
+    Args:
+        maps: What `analysis.ranks.maps_at` returns.
+    """
+    heads = ["dataset", "seeds", "share of dense", "lambda", "rank by depth", "seeds agree by"]
+    rows: list[Sequence[str]] = []
+    for _, block in maps.groupby(KEYS, sort=True):
+        stages = block.drop_duplicates("run_id")
+        by_seed = _maps(block)
+        trend = depth_trend_interval(by_seed)
+        ends: dict[Hashable, object] = {"t": trend.mean, "t_low": trend.low, "t_high": trend.high}
+        share = 100 * (stages["num_nonzero_params"] / stages["num_adapter_params"]).mean()
+        lambdas = stages["lambda"].astype(float)
+        rows.append(
+            [
+                block_name(block.iloc[0].to_dict()),
+                str(len(stages)),
+                f"{share:.2g} %",
+                " to ".join(dict.fromkeys(f"{v:.2g}" for v in (lambdas.min(), lambdas.max()))),
+                _one_line(interval_text(ends, "t", _correlation)),
+                _correlation(agreements(by_seed)["spearman"].mean()),
+            ]
+        )
+    return _markdown(heads, rows)
+
+
+def agreement_table(maps: pd.DataFrame) -> str:
+    """Return how far the mean maps of every two datasets of one backbone agree.
+
+    Args:
+        maps: What `analysis.ranks.maps_at` returns.
+    """
+    rows: list[Sequence[str]] = []
+    for _, own in maps.groupby("backbone", sort=True):
+        blocks = {block_name(b.iloc[0].to_dict()): b for _, b in own.groupby(KEYS, sort=True)}
+        means = {name: mean_map(_maps(block)) for name, block in blocks.items()}
+        rows += [
+            [str(pair["first"]), str(pair["second"]), _correlation(pair["spearman"])]
+            for pair in agreements(means).to_dict("records")
+        ]
+    return _markdown(["dataset", "dataset", "maps agree by"], rows)
+
+
+def _maps(block: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return rank_maps(block, dict(zip(block["run_id"], block["stage"], strict=True)))
+
+
+def _kept(row: Row) -> str:
+    return _one_line(fewest_text(row, "d90")) if row["status"] == "defined" else "undefined"
+
+
+def _drop(row: Row) -> str:
+    if row[f"{INFLECTION}seeds_tested"] == 0:
+        return "too few counts"
+    p_value = f"(p = {float(str(row[f'{INFLECTION}p_value'])):.2g})"
+    if not row[f"{INFLECTION}detected"]:
+        levels = levels_off(row, prefix=INFLECTION)
+        return f"{levels or 'no inflection'} {p_value}"
+    return f"{_one_line(interval_text(row, f'{INFLECTION}drop', power_text))} {p_value}"
+
+
+def _pair(values: Iterable[object]) -> str:
+    return " / ".join(_score(value) for value in values)
+
+
+def _score(value: object) -> str:
+    return _number(value, ".3f")
+
+
+def _factor(value: object) -> str:
+    return _number(value, ".2f")
+
+
+def _correlation(value: object) -> str:
+    return _number(value, "+.2f")
+
+
+def _number(value: object, form: str) -> str:
+    number = float(value) if isinstance(value, int | float) else float("nan")
+    return "-" if np.isnan(number) else format(number, form)
+
+
+def _one_line(cell: str) -> str:
+    return cell.replace("\n", " ")
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
