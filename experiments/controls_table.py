@@ -53,6 +53,11 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     }
 
 
+def page(folder: Path) -> str:
+    """Return the tables of every task as Markdown."""
+    return "\n".join(f"{task}:\n\n{markdown(rows)}" for task, rows in tables(folder).items())
+
+
 def markdown(scores: pd.DataFrame) -> str:
     """Return the table of a task, and the paired differences to the path, as Markdown."""
     roles = [PATH, *sorted(set(scores.index.get_level_values("role")) - {PATH})]
@@ -86,8 +91,7 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="?", type=Path, default=RESULTS / "controls")
     args = parser.parse_args()
-    named = tables(args.runs)
-    text = "\n".join(f"{task}:\n\n{markdown(scores)}" for task, scores in named.items())
+    text = page(args.runs)
     (args.runs / FILE).write_text(text, "utf-8")
     print(text)
 

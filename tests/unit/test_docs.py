@@ -47,9 +47,10 @@ def test_table_of_the_default_is_made_of_the_records(experiment):
     assert made == written(experiment, default_gates_table.FILE)
 
 
-def test_table_of_the_controls_is_made_of_the_records():
-    rows = controls_table.table(RESULTS / "controls")
-    assert controls_table.markdown(rows) == written("controls", controls_table.FILE)
+@pytest.mark.parametrize("experiment", ["controls", "mrpc_minilm"])
+def test_tables_of_the_controls_are_made_of_the_records(experiment):
+    made = controls_table.page(RESULTS / experiment)
+    assert made == written(experiment, controls_table.FILE)
 
 
 def test_table_of_planted_ranks_is_made_of_the_records():
