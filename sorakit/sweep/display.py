@@ -22,8 +22,6 @@ from sorakit.sweep.status import RunStatus
 _MOST_ROWS = 12
 _MOST_FAILED = 3
 _MOST_NOTES = 2
-_OTHER_LINES = 2 + 2 + 1 + _MOST_FAILED + 1 + _MOST_NOTES
-"""Lines beside the rows: counts and bar, two that are empty, the table's head, failures, notes."""
 _WIDE = 100
 """Columns of a terminal from which the run ids are shown."""
 _HEADS = ("stages", "params", "mem.", "gen.")
@@ -107,7 +105,8 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
             if len(failed) > _MOST_FAILED:
                 parts.append(Text(f"... and {len(failed) - _MOST_FAILED} more failed", "red"))
         parts += [_one_line(note, style="dim") for note in self._notes]
-        table = self._table()
+        room = self._console.height - len(parts) - 3  # an empty line, the table's head, the cursor
+        table = self._table(max(1, min(_MOST_ROWS, room)))
         return Group(*parts, *((Text(), table) if table.row_count else ()))
 
     def _head(self) -> Text:
@@ -121,7 +120,7 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         head.highlight_regex(r"[1-9][0-9]* done", "green")
         return head
 
-    def _table(self) -> Table:
+    def _table(self, most: int) -> Table:
         jobs = self._plan.jobs
         wide = self._console.width >= _WIDE
         table = Table(box=None, pad_edge=False, header_style="dim")
@@ -133,7 +132,6 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
             table.add_column(name, justify="right", no_wrap=True)
         shown = [job for job in jobs if job.state == "running"]
         done = [job for job in jobs if job.state == "completed" and not job.was_there]
-        most = max(1, min(_MOST_ROWS, self._console.height - _OTHER_LINES))
         shown += reversed(done[len(done) - max(0, most - len(shown)) :])
         for job in shown[:most]:
             style = "" if job.state == "running" else "dim"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from sorakit.cli import main
 from sorakit.records import load_run
 from sorakit.training.module import AdaptationModule
+from tests.support.fake_runs import write_run
 from tests.support.tiny_hub import write_task
 
 LEVELS = "[0.02,0.05,4.0]"
