@@ -24,12 +24,16 @@ class ScriptedEngine(Engine):
     """
 
     most_deaths = 2
-    num_slots = 1
 
     def __init__(self, *codes: int | OSError) -> None:
         self._codes: Iterator[int | OSError] = iter(codes)
         self._ended: list[Ended] = []
         self.is_stopped = False
+
+    @property
+    @override
+    def num_slots(self) -> int:
+        return 1
 
     @override
     def start(self, job: Job, request: Request) -> None:
