@@ -155,9 +155,7 @@ def test_folder_that_cannot_be_written_is_refused(hub, tmp_path, capsys):
     file = write_sweep(hub, tmp_path / "sweep.yaml")
     assert call("sweep", f"--config={file}", "--out=/proc/sorakit") == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith(
-        "sorakit: error: `--out` must be a folder that can be written, got '/proc/sorakit': "
-    )
+    assert "must be a folder that can be written, got '/proc/sorakit" in printed.err
     assert (printed.out, printed.err.count("\n")) == ("", 1)
 
 
