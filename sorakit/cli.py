@@ -18,6 +18,7 @@ from sorakit.options import one_line, run_config, with_nulls
 
 _FAILED = 1
 _USER_ERROR = 2
+_PIPE_WIDTH = 500
 
 _DESCRIPTION = """Memorization and generalization against adapter sparsity: adapt a pre-trained
 model densely, raise the SoRA threshold xi step by step, and record both at every stage."""
@@ -194,7 +195,7 @@ def _sweep(options: Namespace) -> int:
 
     from sorakit.sweep.display import SweepDisplay, describe_failures, describe_plan
     from sorakit.sweep.driver import run_sweep
-    from sorakit.sweep.plan import plan_sweep
+    from sorakit.sweep.plan import plan_sweep, require_writable
 
     for name in ("workers", "threads_per_run"):
         if options[name] is not None and options[name] < 1:
@@ -210,6 +211,7 @@ def _sweep(options: Namespace) -> int:
     if options.dry_run:
         _say(describe_plan(plan, workers=workers))
         return 0
+    require_writable(Path(options.out))
     engine = _engine(options, plan)
     with SweepDisplay(plan, workers=engine.num_slots, console=Console()) as display:
         outcome = run_sweep(plan, engine, display)
@@ -242,20 +244,19 @@ def _engine(options: Namespace, plan: Any) -> Any:
 
 def _status(options: Namespace) -> int:
     from rich.console import Console
-    from rich.table import Table
 
+    from sorakit.sweep.display import status_table
     from sorakit.sweep.status import count_states, run_statuses
 
-    statuses = run_statuses(Path(options.runs))
+    root = Path(options.runs)
+    statuses = run_statuses(root)
     if not statuses:
         raise ValueError(f"`RUNS` must hold runs, got {options.runs!r}, which holds none.")
-    table = Table("run", "task", "state", "stages", "parameters left", "", box=None)
-    for run in statuses:
-        left = "" if run.params_left is None else f"{run.params_left:,}"
-        table.add_row(str(run.path), run.task, run.state, str(run.num_stages), left, run.detail)
-    console = Console(highlight=False)
-    console.print(f"{len(statuses)} runs: {count_states(statuses)}")
-    console.print(table)
+    # A pipe has no width, and a line for `grep` must not be folded.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    runs = "1 run" if len(statuses) == 1 else f"{len(statuses)} runs"
+    console.print(f"{runs}: {count_states(statuses)}")
+    console.print(status_table(statuses, root))
     for run in statuses:
         if run.log is not None and run.state == "failed":
             console.print(f"{run.path} failed; its log: {run.log}", markup=False, soft_wrap=True)

@@ -7,17 +7,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sorakit.records import LOG_FILE, read_last_stage
+from sorakit.records import LOG_FILE, read_last_stage, read_timings
 from sorakit.sweep.cost import CostModel, cost_model, describe_seconds
 from sorakit.sweep.plan import Job, Plan
+from sorakit.sweep.status import RunStatus
 
 _MOST_ROWS = 12
+_MOST_FAILED = 3
+_MOST_NOTES = 2
+_WIDE = 100
+"""Columns of a terminal from which the run ids are shown."""
+_HEADS = ("stages", "params", "mem.", "gen.")
+_WIDE_HEADS = ("stages", "parameters", "memorization", "generalization")
+_BAR = 76
 _REFRESH_SECONDS = 1.0
+_WORDS = {"completed": "done", "waiting": "to run"}
 
 
 class SweepDisplay(AbstractContextManager["SweepDisplay"]):
@@ -50,7 +61,7 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         traceback: TracebackType | None,
     ) -> None:
         if self._live is not None:
-            self._live.update(self._render(), refresh=True)
+            self._live.update(self._render(final=True), refresh=True)
             self._live.stop()
 
     def changed(self, job: Job) -> None:
@@ -70,7 +81,7 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         if self._live is None:
             self._line(text)
         else:
-            self._notes = [*self._notes, text][-3:]
+            self._notes = [*self._notes, text][-_MOST_NOTES:]
 
     def refresh(self) -> None:
         """Show how far the runs are."""
@@ -82,21 +93,52 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _render(self) -> Group:
+    def _render(self, *, final: bool = False) -> Group:
         jobs = self._plan.jobs
-        table = Table("state", "run", "point", "stage", "scores", box=None)
-        shown = [job for job in jobs if job.state == "failed"]
-        shown += [job for job in jobs if job.state == "running"]
+        failed = [job for job in jobs if job.state == "failed"]
+        ended = sum(job.state in ("completed", "failed") for job in jobs)
+        bar = ProgressBar(total=len(jobs), completed=ended, width=_BAR)
+        parts: list[RenderableType] = [self._head(), Padding(bar, 0)]  # padding ends the line
+        # What must not be cut off at the lower edge stands above the table.
+        if not final:  # after the last time, the failures are printed in full
+            parts += [_failure_line(job) for job in failed[-_MOST_FAILED:]]
+            if len(failed) > _MOST_FAILED:
+                parts.append(Text(f"... and {len(failed) - _MOST_FAILED} more failed", "red"))
+        parts += [_one_line(note, style="dim") for note in self._notes]
+        room = self._console.height - len(parts) - 3  # an empty line, the table's head, the cursor
+        table = self._table(max(1, min(_MOST_ROWS, room)))
+        return Group(*parts, *((Text(), table) if table.row_count else ()))
+
+    def _head(self) -> Text:
+        jobs = self._plan.jobs
+        left = self._time_left()
+        head = Text(count_line(jobs, left))
+        if left is None and any(job.state in ("waiting", "running") for job in jobs):
+            head.append(", time left not known yet")
+        head.highlight_regex(r"[1-9][0-9]* failed", "bold red")
+        head.highlight_regex(r"[1-9][0-9]* running", "bold")
+        head.highlight_regex(r"[1-9][0-9]* done", "green")
+        return head
+
+    def _table(self, most: int) -> Table:
+        jobs = self._plan.jobs
+        wide = self._console.width >= _WIDE
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("state")
+        if wide:
+            table.add_column("run")
+        table.add_column("point", overflow="fold")
+        for name in _WIDE_HEADS if wide else _HEADS:
+            table.add_column(name, justify="right", no_wrap=True)
+        shown = [job for job in jobs if job.state == "running"]
         done = [job for job in jobs if job.state == "completed" and not job.was_there]
-        shown += done[max(0, len(done) - max(0, _MOST_ROWS - len(shown))) :]
-        for job in shown[:_MOST_ROWS]:
-            last = read_last_stage(job.path)
-            stage = "" if last is None else str(last["stage"])
-            said = job.error if job.state == "failed" and job.error else scores(job)
-            cells = (job.state, str(job.path), job.point.label, stage, said)
-            table.add_row(*(Text(cell, overflow="fold") for cell in cells))
-        lines = [Text(text, style="dim") for text in self._notes]
-        return Group(Text(count_line(jobs, self._time_left())), table, *lines)
+        shown += reversed(done[len(done) - max(0, most - len(shown)) :])
+        for job in shown[:most]:
+            style = "" if job.state == "running" else "dim"
+            run = [job.point.run_id] if wide else []
+            cells = [_WORDS.get(job.state, job.state), *run, _short_label(job), *_numbers(job)]
+            table.add_row(*(Text(cell) for cell in cells), style=style)
+        return table
 
     def _time_left(self) -> float | None:
         return estimate(self._plan, self._costs).seconds(self._workers)
@@ -114,13 +156,16 @@ class Estimate:
         self.known = list(known)
         self.num_unknown = num_unknown
 
-    def seconds(self, workers: int) -> float | None:
-        """Return the time with some workers, unknown runs taken as the mean of the known ones."""
+    def work(self) -> float | None:
+        """Return the seconds of computing, unknown runs taken as the mean of the known ones."""
         if not self.known:
             return None
-        mean = sum(self.known) / len(self.known)
-        work = sum(self.known) + self.num_unknown * mean
-        return max(work / workers, max(self.known))
+        return sum(self.known) * (1 + self.num_unknown / len(self.known))
+
+    def seconds(self, workers: int) -> float | None:
+        """Return the time with some workers."""
+        work = self.work()
+        return None if work is None else max(work / workers, max(self.known))
 
 
 def estimate(plan: Plan, costs: CostModel) -> Estimate:
@@ -136,6 +181,8 @@ def estimate(plan: Plan, costs: CostModel) -> Estimate:
         seconds = costs.seconds(job.config, run_id=job.point.run_id, with_dense=with_dense)
         if seconds is None:
             num_unknown += 1
+        elif job.state == "running":
+            known.append(max(0.0, seconds - _seconds_spent(job.path)))
         else:
             known.append(seconds)
     return Estimate(known, num_unknown=num_unknown)
@@ -157,30 +204,41 @@ def describe_plan(plan: Plan, *, workers: int) -> str:
     ]
     lines.append(count_line(jobs, None))
     if plan.num_duplicates:
-        lines.append(f"{plan.num_duplicates} points are the same as others and run once.")
+        same = (
+            "point is the same as another and runs"
+            if plan.num_duplicates == 1
+            else ("points are the same as others and run")
+        )
+        lines.append(f"{plan.num_duplicates} {same} once.")
     waiting = [job for job in jobs if job.state == "waiting"]
     if not waiting:
         return "\n".join([*lines, "Nothing to do."])
     shared = [job.dense for job in waiting if job.dense is not None]
-    alone = len(waiting) - len(shared)
-    lines.append(f"{len(set(shared)) + alone} dense stages are trained for {len(waiting)} runs.")
+    num_dense = len(set(shared)) + len(waiting) - len(shared)
+    lines.append(
+        f"{_several(num_dense, 'dense stage')} {'is' if num_dense == 1 else 'are'} trained for "
+        f"{_several(len(waiting), 'run')}."
+    )
     costs = plan_costs(plan)
     cost = estimate(plan, costs)
-    seconds = cost.seconds(workers)
-    if seconds is None:
+    work, seconds = cost.work(), cost.seconds(workers)
+    if work is None or seconds is None:
         lines.append("No estimate of the time: no finished run of this kind is at hand.")
-    else:
-        rest = f"; {cost.num_unknown} runs are of other kinds" if cost.num_unknown else ""
-        lines.append(
-            f"About {describe_seconds(sum(cost.known))} of computing, {describe_seconds(seconds)} "
-            f"with {workers} workers, going by {costs.num_runs} finished runs{rest}."
-        )
+        return "\n".join(lines)
+    about = (
+        f"About {describe_seconds(work)} of computing, {describe_seconds(seconds)} with "
+        f"{_several(workers, 'worker')}, going by {_several(costs.num_runs, 'finished run')}"
+    )
+    if cost.num_unknown:
+        verb = "is of another kind" if cost.num_unknown == 1 else "are of other kinds"
+        about += f"; {_several(cost.num_unknown, 'run')} {verb} and taken for the mean of the rest"
+    lines.append(f"{about}.")
     return "\n".join(lines)
 
 
 def describe_failures(failed: Sequence[Job]) -> str:
     """Return the last lines of a sweep: what failed, and where its log is."""
-    lines = [f"{len(failed)} of the runs failed; the same command tries them again:"]
+    lines = [f"{_several(len(failed), 'run')} failed; the same command tries again:"]
     for job in failed:
         lines.append(f"  {job.path} {job.point.label}: {job.error}")
         lines.append(f"    log: {job.path / LOG_FILE}")
@@ -190,11 +248,26 @@ def describe_failures(failed: Sequence[Job]) -> str:
 def count_line(jobs: Sequence[Job], seconds_left: float | None) -> str:
     """Return how many runs are in which state."""
     states = ("completed", "running", "failed", "waiting")
-    words = {"completed": "done", "waiting": "to run"}
     counts = {state: sum(job.state == state for job in jobs) for state in states}
-    text = ", ".join(f"{counts[state]} {words.get(state, state)}" for state in states)
+    text = ", ".join(f"{counts[state]} {_WORDS.get(state, state)}" for state in states)
     left = "" if seconds_left is None else f", about {describe_seconds(seconds_left)} left"
     return f"{len(jobs)} runs: {text}{left}"
+
+
+def status_table(statuses: Sequence[RunStatus], root: Path) -> Table:
+    """Return a row a run, named by its folder below `root`."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("run", no_wrap=True)
+    table.add_column("state")
+    table.add_column("stages", justify="right")
+    table.add_column("params left", justify="right", no_wrap=True)
+    table.add_column("")
+    for run in statuses:
+        name = str(run.path) if run.path == root else str(run.path.relative_to(root))
+        left = "" if run.params_left is None else f"{run.params_left:,}"
+        cells = (name, run.state, str(run.num_stages), left, run.detail)
+        table.add_row(*(Text(cell) for cell in cells))  # a file name may look like markup
+    return table
 
 
 def scores(job: Job) -> str:
@@ -211,3 +284,42 @@ def describe_stage(path: Path) -> str:
         f"{last['num_nonzero_params']:,} parameters, memorization {last['memorization']:.3f}, "
         f"generalization {last['generalization']:.3f}"
     )
+
+
+def _numbers(job: Job) -> list[str]:
+    """Return stages, parameters and scores of the last complete stage, as cells of the table."""
+    last = read_last_stage(job.path)
+    if last is None:
+        return ["0", "", "", ""]
+    scores = (last["memorization"], last["generalization"])
+    return [
+        str(int(last["stage"]) + 1),
+        f"{last['num_nonzero_params']:,}",
+        *(f"{score:.3f}" for score in scores),
+    ]
+
+
+def _short_label(job: Job) -> str:
+    """Return the label of a point without what its values say by themselves."""
+    choice = job.point.choice.items()
+    parts = [
+        value if isinstance(value, str) else f"{option.rpartition('.')[2]}={value}"
+        for option, value in choice
+    ]
+    return " ".join(parts) or job.config.task.name
+
+
+def _failure_line(job: Job) -> Text:
+    return _one_line(f"failed {_short_label(job)}: {job.error}", style="red")
+
+
+def _one_line(text: str, *, style: str) -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _seconds_spent(path: Path) -> float:
+    return sum(float(row.get("seconds", 0.0)) for row in read_timings(path))
+
+
+def _several(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,5 +1,6 @@
 """What a sweep has to do: its points, their run folders, and what is there already."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,6 +93,22 @@ def plan_sweep(files: Sequence[Path], *, out: Path, threads_per_run: int) -> Pla
         records=[out, *sweep.results],
         num_duplicates=sweep.num_duplicates,
     )
+
+
+def require_writable(folder: Path) -> None:
+    """Make sure that runs can be written below a folder, which is made.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise ValueError(
+            f"`--out` must be a folder that can be written, got {str(folder)!r}: {error}."
+        ) from error
 
 
 def _job(point: Point, *, out: Path, threads: int) -> Job:

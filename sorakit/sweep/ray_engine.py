@@ -39,6 +39,8 @@ class RayEngine(Engine):
 
     def __init__(self, *, workers: int | None, cpus_per_run: int, gpus_per_run: float) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's own 15 would be that of the runs, too: anything else on the machine would stop them.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             ray: Any = importlib.import_module("ray")  # an extra, which type checkers may not find
         except ImportError as error:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from sorakit.cli import main
 from sorakit.records import load_run
 from sorakit.training.module import AdaptationModule
+from tests.support.fake_runs import write_run
 from tests.support.tiny_hub import write_task
 
 LEVELS = "[0.02,0.05,4.0]"
@@ -331,13 +332,22 @@ def test_export_of_no_run_is_refused(tmp_path, capsys):
     assert_refused(capsys, command, "`RUN` must be a run folder", folder=tmp_path)
 
 
-def test_status_lists_the_run(complete, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+def test_status_lists_the_run(complete, capsys):
     capsys.readouterr()
     assert call("status", str(complete)) == 0
     count, _, row = capsys.readouterr().out.splitlines()
-    assert count == "1 runs: 1 completed"
-    assert [word for word in row.split() if word] == [str(complete), "files", "completed", "4", "0"]
+    assert count == "1 run: 1 completed"
+    assert row.split() == [str(complete), "completed", "4", "0"]
+
+
+def test_status_is_not_folded_in_a_pipe(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    error = "ValueError: " + "a reason that is longer than a terminal is wide, " * 4
+    path = write_run(tmp_path / "pydoc_topic", num_stages=1, state="failed", error=error)
+    assert call("status", str(tmp_path)) == 0
+    row = capsys.readouterr().out.splitlines()[2]
+    assert row.split(maxsplit=4)[:2] == [f"pydoc_topic/{path.name}", "failed"]
+    assert error.strip() in row
 
 
 def test_status_of_a_folder_without_runs_is_refused(tmp_path, capsys):

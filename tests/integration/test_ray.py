@@ -49,6 +49,7 @@ def kill_once(path: Path, *, parent: bool, killed: list[int]) -> None:
 def test_killed_workers_of_ray_change_nothing(hub, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # by default 15: nothing on a busy machine
     out = tmp_path / "out"
     file = write_sweep(hub, tmp_path / "sweep.yaml", grid={"seed": [4, 5]})
     first, second = jobs_of(file, out)

@@ -146,7 +146,7 @@ def test_cost_is_that_of_the_run_with_another_seed(tmp_path):
     # fake stages take a second: 8 of them, for each of the two runs that are left
     write_run(tmp_path / "out" / "pydoc_topic", seed=1)
     assert lines(plan(tmp_path), workers=2)[-1] == (
-        "About 16 s of computing, 8 s with 2 workers, going by 1 finished runs."
+        "About 16 s of computing, 8 s with 2 workers, going by 1 finished run."
     )
 
 
@@ -154,14 +154,16 @@ def test_cost_counts_a_shared_dense_stage_once(tmp_path):
     write_run(tmp_path / "kept")
     content = {"points": [{"xi.first": 0.01}, {"xi.first": 0.02}], "results": "kept"}
     text = lines(plan(tmp_path, content))
-    assert text[-2] == "1 dense stages are trained for 2 runs."
-    assert text[-1].startswith("About 15 s of computing, 15 s with 1 workers")
+    assert text[-2] == "1 dense stage is trained for 2 runs."
+    assert text[-1].startswith("About 15 s of computing, 15 s with 1 worker")
 
 
 def test_cost_of_other_kinds_is_said_to_be_unknown(tmp_path):
     write_run(tmp_path / "out" / "pydoc_topic", seed=1)
     content = {"grid": {"seed": [0], "task.name": ["pydoc_topic", "rte"]}}
-    assert lines(plan(tmp_path, content))[-1].endswith("; 1 runs are of other kinds.")
+    assert lines(plan(tmp_path, content))[-1].endswith(
+        "; 1 run is of another kind and taken for the mean of the rest."
+    )
 
 
 def test_finished_sweep_has_nothing_to_do(tmp_path):
