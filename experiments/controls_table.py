@@ -73,15 +73,17 @@ def markdown(scores: pd.DataFrame) -> str:
 
 def _row(name: str, scores: pd.DataFrame, *, sign: str = "") -> str:
     cells = [
-        " / ".join(
-            f"{scores[score, share].mean():{sign}.3f} ± {scores[score, share].std():.3f}"
-            for score in SCORES
-        )
+        " / ".join(_cell(scores[score, share].dropna(), sign) for score in SCORES)
         if scores[SCORES[0], share].notna().any()
         else NOT_MEASURED
         for share in SHARES
     ]
     return f"| {name} | {len(scores)} | " + " | ".join(cells) + " |"
+
+
+def _cell(values: pd.Series, sign: str) -> str:
+    spread = f" ± {values.std():.3f}" if len(values) > 1 else " (one seed)"
+    return f"{values.mean():{sign}.3f}{spread}"
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ _PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.D
 
 def tables() -> dict[str, str]:
     """Return every table that pages may show, by name, without its caption."""
-    scores, differences = _tables("controls/controls.md")
+    scores, differences, *_ = _tables("controls/controls.md")  # of pydoc_order
+    mrpc_scores, mrpc_differences = _tables("mrpc_minilm/controls.md")
     mixed, *others = _tables("planted_ranks/table.md")
     files = (COMPARE_FILE, CURVES_FILE, FIRST_FILE, RANK_MAPS_FILE)
     comparison, curves, first, maps = (read_frozen(FROZEN / file) for file in files)
@@ -42,6 +43,8 @@ def tables() -> dict[str, str]:
         "unit_scale": _tables("unit_scale/table.md")[0],
         "controls/scores": scores,
         "controls/differences": differences,
+        "mrpc_minilm/controls": mrpc_scores,
+        "mrpc_minilm/differences": mrpc_differences,
         "planted_ranks/mixed": _columns(mixed, 6),
         **dict(zip(("planted_ranks/null", "planted_ranks/transformer"), others, strict=False)),
     }

@@ -1,6 +1,7 @@
 """What runs will cost, from the times of finished runs that are like them."""
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def _read_times(path: Path) -> Times | None:
     seconds = {int(row["stage"]): float(row["seconds"]) for row in rows if "seconds" in row}
     if 0 not in seconds:
         return None
-    return Times(dense=seconds.pop(0), later=sum(seconds.values(), 0.0))
+    return Times(dense=seconds.pop(0), later=math.fsum(seconds.values()))
 
 
 def _twin_key(config: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """What a person sees of a sweep: a live table in a terminal, plain lines elsewhere."""
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -318,7 +319,7 @@ def _one_line(text: str, *, style: str) -> Text:
 
 
 def _seconds_spent(path: Path) -> float:
-    return sum(float(row.get("seconds", 0.0)) for row in read_timings(path))
+    return math.fsum(float(row.get("seconds", 0.0)) for row in read_timings(path))
 
 
 def _several(number: int, noun: str) -> str:

@@ -136,7 +136,8 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("victim", ["rank 0", pytest.param("rank 1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["rank 0", "rank 1"])
 def test_killed_process_ends_the_others_and_the_run_goes_on(victim, hub, two):
     file = config_file(hub, f"killed {victim[-1]}", TWO)
     path = hub / file.stem

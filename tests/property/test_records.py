@@ -19,6 +19,7 @@ from tests.support.fake_runs import fake_config, fake_examples, fake_stage, writ
 NOT_HASHED = {
     "out_dir",
     "trainer.num_threads",
+    "trainer.strategy",  # auto is ddp
     "tracking.wandb",
     "tracking.project",
     "tracking.entity",

@@ -39,9 +39,6 @@ OLDER = {
     "default_gates": Known(
         {1}, "2026-11-24", "why the default changed; every point is of one version"
     ),
-    "controls": Known(
-        {2}, "2026-11-24", "null models and controls, all of one version; new runs are due"
-    ),
     "glue_minilm": Known({1}, "2026-11-24", "first curves on GLUE, free scale; new runs are due"),
     "rte_geometric_levels": Known(
         {1}, "2026-11-24", "shows that geometric levels miss the ranks of RTE"
