@@ -92,7 +92,7 @@ def test_lists_name_nothing_else() -> None:
 def test_older_records_are_noticed() -> None:
     assert stale("demo", {METHOD_VERSION - 1})
     assert stale("demo", set())
-    assert stale("controls", {METHOD_VERSION})
+    assert stale("default_gates", {METHOD_VERSION})
     assert not stale("demo", {METHOD_VERSION})
 
 
