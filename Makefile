@@ -15,7 +15,7 @@ demo: $(STAMP) ## Algorithm 1 on the three embedded tasks, floors and figures, i
 	$(BIN)/python -m experiments.demo --out runs/demo
 
 test: $(STAMP) ## Run the default test suite (all but slow, gpu and network), a process a core
-	$(BIN)/pytest -q -n logical --dist loadfile
+	$(BIN)/pytest -q -n logical --dist worksteal
 
 lint: $(STAMP) ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check
