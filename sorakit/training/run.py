@@ -88,12 +88,13 @@ def run(
     """
     path = run_path(config)
     _quiet_libraries()
-    if global_rank(config.trainer) > 0:
-        return _follow(config, path)
+    rank = global_rank(config.trainer)
+    if rank > 0:
+        return _follow(config, path, rank=rank)
     check_run_folder(path, config)
     if is_complete(path):
         return RunOutcome(path=path, action="skipped")
-    fit = _prepare(config, path, show_progress=show_progress)
+    fit = _prepare(config, path, rank=rank, show_progress=show_progress)
     lock = _lock(path)
     if is_complete(path):  # since this process looked
         lock.release()
@@ -127,7 +128,7 @@ class _Fit:
             )
 
 
-def _prepare(config: RunConfig, path: Path, *, show_progress: bool) -> _Fit:
+def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -> _Fit:
     """Return everything that training needs; nothing is written."""
     _hold_to_threads(config.trainer)
     task = load_task(config.task, seed=config.seed)
@@ -151,7 +152,7 @@ def _prepare(config: RunConfig, path: Path, *, show_progress: bool) -> _Fit:
         batch_size=config.optim.batch_size,
         eval_batch_size=config.optim.eval_batch_size,
         seed=config.seed,
-        rank=global_rank(config.trainer),
+        rank=rank,
         world_size=config.trainer.num_processes,
     )
     module = AdaptationModule(
@@ -211,12 +212,12 @@ def _prepare(config: RunConfig, path: Path, *, show_progress: bool) -> _Fit:
     )
 
 
-def _follow(config: RunConfig, path: Path) -> RunOutcome:
+def _follow(config: RunConfig, path: Path, *, rank: int) -> RunOutcome:
     """Train as a process of rank > 0, which writes nothing."""
     end_with_parent()
     if not is_complete(path):
         try:
-            fit = _prepare(config, path, show_progress=False)
+            fit = _prepare(config, path, rank=rank, show_progress=False)
             join(fit.trainer)  # by then rank 0 has prepared the run folder
             fit(_restore(fit.scheduler, path))
         except KeyboardInterrupt as error:  # rank 0 tells the user

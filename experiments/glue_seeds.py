@@ -1,7 +1,7 @@
 """Algorithm 1 and the floor on CoLA and RTE with all-MiniLM-L6-v2, three seeds.
 
 Configured as on MRPC (`experiments.mrpc_minilm`). Runs that are complete are not repeated; records
-without weights go to `experiments/results/glue_minilm`.
+without weights go to `experiments/results/glue_seeds`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
         paths = [path_config(seed, task=task) for task in TASKS]
         configs = [*paths, *(floor_of(path) for path in paths)]
         done = run_all([below(args.out, config) for config in configs], workers=args.workers)
-        keep_records(done, RESULTS / "glue_minilm")
+        keep_records(done, RESULTS / "glue_seeds")
 
 
 if __name__ == "__main__":
