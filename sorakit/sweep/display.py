@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -72,7 +71,7 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         if self._live is None and job.state != "waiting":
             ended = sum(j.state in ("completed", "failed") for j in self._plan.jobs)
             parts = [f"[{ended}/{len(self._plan.jobs)}]", job.state, str(job.path), job.point.label]
-            parts += [scores(job)] if job.state == "completed" else []
+            parts += [_describe_last_stage(job)] if job.state == "completed" else []
             parts += [f"({job.error})"] if job.error and job.state == "failed" else []
             self._line(" ".join(part for part in parts if part))
         self._refreshed = 0.0
@@ -271,14 +270,9 @@ def status_table(statuses: Sequence[RunStatus], root: Path) -> Table:
     return table
 
 
-def scores(job: Job) -> str:
-    """Return the last scores of a run, or nothing before the first."""
-    return describe_stage(job.path)
-
-
-def describe_stage(path: Path) -> str:
-    """Return parameters and scores of the last complete stage of a run folder."""
-    last: dict[str, Any] | None = read_last_stage(path)
+def _describe_last_stage(job: Job) -> str:
+    """Return parameters and scores of the last complete stage, or nothing before the first."""
+    last = read_last_stage(job.path)
     if last is None:
         return ""
     return (
