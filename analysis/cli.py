@@ -18,7 +18,7 @@ from analysis.compare_text import comparison_table, csv_text, print_comparison
 from analysis.controls import configuration_notes, missing_controls
 from analysis.curves import BANDS, SCORES, SHARES, count_spacing, summary
 from analysis.figures import Width, curve_figure, rank_map_figure
-from analysis.frozen import frozen_tables
+from analysis.frozen import FIXED_XI_FILE, frozen_tables
 from analysis.inflection_table import inflections_by_dataset, inflections_by_seed
 from analysis.latex import shares_table
 from analysis.load import (
@@ -169,6 +169,14 @@ def _parser() -> argparse.ArgumentParser:
                     default="auto",
                     help="column or text width of a two-column page; auto: column for one panel",
                 )
+            else:
+                command.add_argument(
+                    "--fixed-lambda",
+                    type=float,
+                    metavar="X",
+                    help="freeze the rank maps of from_scratch runs at this lambda as well: "
+                    "runs that were trained at one xi from the start",
+                )
     return parser
 
 
@@ -187,8 +195,10 @@ def _write(console: Console, args: argparse.Namespace, runs: RunSet, out: Path) 
     require_path_run(runs.stages)
     maps = maps_at(runs.ranks, runs.stages, at, role=args.role)
     if args.verb == "freeze":
-        texts = frozen_tables(runs, at=at, role=args.role)
+        texts = frozen_tables(runs, at=at, role=args.role, fixed_lambda=args.fixed_lambda)
         out.mkdir(parents=True, exist_ok=True)
+        if FIXED_XI_FILE not in texts:  # not beside tables of other runs
+            (out / FIXED_XI_FILE).unlink(missing_ok=True)
         files = [out / name for name in texts]
         for file, text in zip(files, texts.values(), strict=True):
             file.write_text(text, "utf-8")

@@ -8,13 +8,14 @@ import pandas as pd
 from analysis.compare import compare
 from analysis.compare_text import csv_text
 from analysis.curves import with_gain_retained
-from analysis.load import PATH, RunSet, with_curves
+from analysis.load import FROM_SCRATCH, PATH, RunSet, with_curves
 from analysis.ranks import Criterion, maps_at, without_map
 
 CURVES_FILE = "curves.csv"
 COMPARE_FILE = "compare.csv"
 FIRST_FILE = "first.csv"
 RANK_MAPS_FILE = "rank_maps.csv"
+FIXED_XI_FILE = "fixed_xi_maps.csv"
 SOURCES_FILE = "sources.json"
 
 _SOURCE_COLUMNS = [
@@ -33,35 +34,57 @@ _SOURCE_COLUMNS = [
 ]
 
 
-def frozen_tables(runs: RunSet, *, at: Criterion, role: str = PATH) -> dict[str, str]:
+def frozen_tables(
+    runs: RunSet, *, at: Criterion, role: str = PATH, fixed_lambda: float | None = None
+) -> dict[str, str]:
     """Return file -> text: the tables of `runs`, and `sources.json`, which says what they are of.
 
     `curves.csv`: every stage of every used run (paths, floors and controls); cells that are lists
     or dictionaries are JSON. `compare.csv`: what `analysis compare --csv` writes, with the
     inflections. `first.csv`: what goes first. `rank_maps.csv`: the ranks of the chosen stages.
+    `fixed_xi_maps.csv`, if asked for: those of `from_scratch` runs at one lambda.
 
     Args:
         runs: What was loaded.
         at: Which stages the rank maps show.
         role: Whose rank maps: path, or a control such as from_scratch.
+        fixed_lambda: Common lambda of the runs that were trained at one xi from the start.
+
+    Raises:
+        ValueError: If there is no such stage.
     """
     runs = with_curves(runs)
     comparison = compare(runs)
-    maps = maps_at(runs.ranks, runs.stages, at, role=role)
-    maps = maps.sort_values(["run_id", "stage"], kind="stable")  # matrices as they were recorded
+    kinds = {RANK_MAPS_FILE: (at, role)}
+    if fixed_lambda is not None:
+        kinds[FIXED_XI_FILE] = (Criterion(kind="lambda", value=fixed_lambda), FROM_SCRATCH)
+    maps = {
+        file: maps_at(runs.ranks, runs.stages, which, role=whose)
+        for file, (which, whose) in kinds.items()
+    }
     texts = {
         CURVES_FILE: _csv(with_gain_retained(runs.stages)),
         COMPARE_FILE: csv_text(comparison),
         FIRST_FILE: _csv(comparison.first),
-        RANK_MAPS_FILE: _csv(maps),
+        # Matrices stay in the order in which they were recorded.
+        **{
+            file: _csv(table.sort_values(["run_id", "stage"], kind="stable"))
+            for file, table in maps.items()
+        },
     }
     used = json.loads(runs.runs[_SOURCE_COLUMNS].to_json(orient="records"))
+    unmapped = [
+        note
+        for file, (_, whose) in kinds.items()
+        for note in without_map(runs.stages, maps[file], role=whose)
+    ]
     sources = {
         "rank_maps_at": str(at),
         "rank_maps_of": role,
+        "fixed_lambda": fixed_lambda,
         "runs": used,
         "excluded": [{"path": str(path), "reason": reason} for path, reason in runs.excluded],
-        "notes": [*comparison.notes, *without_map(runs.stages, maps, role=role)],
+        "notes": [*comparison.notes, *unmapped],
     }
     return {**texts, SOURCES_FILE: json.dumps(sources, indent=2) + "\n"}
 

@@ -25,6 +25,7 @@ from sorakit.records import (
 )
 
 HOLD_DENSE = "hold_dense"
+FROM_SCRATCH = "from_scratch"
 
 DATASET_KEYS = ["task", "backbone", "setting"]
 """What is learnt, and by which model."""

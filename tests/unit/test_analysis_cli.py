@@ -7,7 +7,7 @@ import pytest
 from analysis.cli import main
 from analysis.frozen import read_frozen
 from analysis.load import load_runs
-from sorakit.config import METHOD_VERSION, GatesConfig
+from sorakit.config import METHOD_VERSION, GatesConfig, StageConfig, XiConfig
 from sorakit.records import STAGES_FILE
 from tests.support.fake_runs import write_run
 
@@ -76,6 +76,37 @@ def test_freeze_says_which_stages_the_maps_show(runs: Path, tmp_path: Path) -> N
     maps = read_frozen(tmp_path / "rank_maps.csv")
     counts = set(maps["num_nonzero_params"])
     assert counts == {max(n for n in load_runs([runs]).stages["num_nonzero_params"] if n <= 12000)}
+
+
+def test_freeze_of_runs_at_a_fixed_xi(runs: Path, tmp_path: Path) -> None:
+    levels = [2e-3, 2.6e-3]
+    scratch = write_run(
+        runs, num_stages=3, xi=XiConfig(spacing="list", levels=levels),
+        stage=StageConfig(control="from_scratch"),
+    )  # fmt: skip
+    out = ["--out", str(tmp_path)]
+    assert main(["freeze", str(runs), *out, "--fixed-lambda", "0.002"]) == 0
+    assert json.loads((tmp_path / "sources.json").read_text())["fixed_lambda"] == 0.002
+    fixed = read_frozen(tmp_path / "fixed_xi_maps.csv")
+    ranks = load_runs([scratch]).ranks
+    own = ranks[ranks["stage"] == 1]
+    assert set(fixed["run_id"]) == {scratch.name}
+    assert fixed["nonzero_rank"].sum() == own["nonzero_rank"].sum()
+    assert scratch.name not in set(read_frozen(tmp_path / "rank_maps.csv")["run_id"])
+    main(["freeze", str(runs), *out])  # no table of another freeze stays
+    assert not (tmp_path / "fixed_xi_maps.csv").exists()
+
+
+def test_fixed_lambda_that_no_run_was_trained_at_exits_2(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    argv = ["freeze", str(runs), "--out", str(out), "--fixed-lambda"]
+    assert refused([*argv, "0.1"], capsys) == (
+        "error: `RUNS` must hold a from_scratch run, got floor, hold_dense, path."
+    )
+    assert refused([*argv, "0"], capsys) == "error: `lambda` must be > 0 and finite, got 0."
+    assert not out.exists()
 
 
 def test_freeze_of_a_selection_names_the_rest(tmp_path: Path) -> None:
