@@ -18,7 +18,6 @@ from sorakit.records import run_path
 LEVEL = 1e-3
 """xi, and lambda where gate_lr is 1. It leaves 57 to 72 % on `pydoc_order`."""
 
-KKT_EXAMPLES = 256
 FOLDERS = {"mrpc": "mrpc_minilm", "rte": "glue_seeds", "cola": "glue_seeds"}
 TASKS = ("pydoc_topic", "pydoc_pair", *FOLDERS)
 
@@ -33,8 +32,7 @@ def path_config(task: str, seed: int, *, runs: Path, embedded: Path) -> RunConfi
 def fixed_config(path: RunConfig) -> RunConfig:
     """Return `path` trained from the start at `LEVEL`."""
     xi = XiConfig(start=path.xi.start, spacing="list", levels=[LEVEL], num_stages=1)
-    stage = replace(path.stage, control="from_scratch", kkt_examples=KKT_EXAMPLES)
-    return replace(path, xi=xi, stage=stage)
+    return replace(path, xi=xi, stage=replace(path.stage, control="from_scratch"))
 
 
 def main() -> None:
