@@ -14,6 +14,7 @@ from analysis.compare_text import (
     levels_off,
     power_text,
 )
+from analysis.control_differences import SHARES, control_differences
 from analysis.controls import block_of
 from analysis.curves import SCORES, hold_dense_scores
 from analysis.figures import compact
@@ -75,6 +76,28 @@ def drops_table(table: pd.DataFrame, first: pd.DataFrame) -> str:
                 *(_drop(by_score[score]) for score in SCORES),
                 _one_line(interval_text(factor, "f", _factor)),
                 str(verdict["verdict"]).removesuffix(" first"),
+            ]
+        )
+    return _markdown(heads, rows)
+
+
+def differences_table(curves: pd.DataFrame) -> str:
+    """Return path minus hold_dense and random_mask at shares of dense, for datasets that have them.
+
+    Args:
+        curves: Stages of paths and controls.
+    """
+    table = control_differences(curves)
+    heads = ["dataset", "control", "seeds", *(f"at {share:.0%} of dense" for share in SHARES)]
+    rows: list[Sequence[str]] = []
+    for _, block in table.groupby([*KEYS, "control"], sort=True):
+        cells = {(row["score"], row["share"]): row for row in block.to_dict("records")}
+        rows.append(
+            [
+                block_name(block.iloc[0].to_dict()),
+                str(block["control"].iloc[0]),
+                str(block["count"].max()),
+                *(_difference(cells[score, share] for score in SCORES) for share in SHARES),
             ]
         )
     return _markdown(heads, rows)
@@ -143,12 +166,28 @@ def _drop(row: Row) -> str:
     return f"{_one_line(interval_text(row, f'{INFLECTION}drop', power_text))} {p_value}"
 
 
+def _difference(rows: Iterable[Row]) -> str:
+    texts = (
+        _one_line(
+            interval_text(
+                {"d": row["mean"], "d_low": row["low"], "d_high": row["high"]}, "d", _signed_score
+            )
+        )
+        for row in rows
+    )
+    return " / ".join(texts)
+
+
 def _pair(values: Iterable[object]) -> str:
     return " / ".join(_score(value) for value in values)
 
 
 def _score(value: object) -> str:
     return _number(value, ".3f")
+
+
+def _signed_score(value: object) -> str:
+    return _number(value, "+.3f")
 
 
 def _factor(value: object) -> str:

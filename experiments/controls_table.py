@@ -12,25 +12,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.curves import SCORES, values_at
-from analysis.load import FLOOR, HOLD_DENSE, PATH, load_runs
+from analysis.control_differences import scores_at_shares
+from analysis.curves import SCORES
+from analysis.load import PATH, load_runs
 from experiments.runner import RESULTS
 from sorakit.config import GatesConfig
 
 FILE = "controls.md"
 SHARES = (0.5, 0.2, 0.05, 0.01)
 NOT_MEASURED = "-"
-
-
-def scores_at_shares(run: pd.DataFrame) -> dict[tuple[str, float], float]:
-    """Return (score, share of the dense count) -> score; NaN outside of what was measured."""
-    dense = float(run["num_adapter_params"].max())
-    counts = [share * dense for share in SHARES]
-    return {
-        (score, share): value
-        for score in SCORES
-        for share, value in zip(SHARES, values_at(run, score, counts).tolist(), strict=True)
-    }
 
 
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
@@ -41,12 +31,11 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     stages = runs.stages[runs.stages["run_id"].isin(default)]
     found: dict[str, dict[tuple[str, int], dict[tuple[str, float], float]]] = {}
     for (task, role, seed, _), run in stages.groupby(["task", "role", "seed", "run_id"]):
-        rows = found.setdefault(str(task), {})
-        if role in (FLOOR, HOLD_DENSE):  # no curve: the last score at every share
-            last = run.sort_values("stage").iloc[-1]
-            rows[role, seed] = {(score, s): last[score] for score in SCORES for s in SHARES}
-        else:
-            rows[role, seed] = scores_at_shares(run)
+        found.setdefault(str(task), {})[role, seed] = {
+            (score, share): value
+            for score in SCORES
+            for share, value in zip(SHARES, scores_at_shares(run, score, SHARES), strict=True)
+        }
     return {
         task: pd.DataFrame.from_dict(rows, orient="index").rename_axis(["role", "seed"])
         for task, rows in found.items()

@@ -4,9 +4,16 @@ import pytest
 
 from analysis.compare import compare
 from analysis.compare_text import comparison_table
+from analysis.control_differences import control_differences
 from analysis.curves import with_gain_retained
 from analysis.load import RunSet, load_runs
-from analysis.markdown import agreement_table, drops_table, ranks_table, scores_table
+from analysis.markdown import (
+    agreement_table,
+    differences_table,
+    drops_table,
+    ranks_table,
+    scores_table,
+)
 from analysis.ranks import Criterion, maps_at
 from tests.support.fake_runs import write_run
 
@@ -42,6 +49,14 @@ def test_scores_have_one_row_a_dataset(runs: RunSet) -> None:
     assert second[4] == f"{means.iloc[0]:.3f} / {means.iloc[1]:.3f}"
     row = comparison.table[comparison.table["task"] == "mrpc"].iloc[0]
     assert second[2].startswith(f"{row['dense_score']:.3f} / ")
+
+
+def test_differences_have_one_row_a_control(runs: RunSet) -> None:
+    (row,) = cells(differences_table(runs.stages))
+    table = control_differences(runs.stages).set_index(["score", "share"])
+    means = [table.loc[(score, 0.2), "mean"] for score in ("memorization", "generalization")]
+    assert row[:3] == ["mrpc (embedded)", "hold_dense", "2"]
+    assert [cell.split(" ")[0] for cell in row[4].split(" / ")] == [f"{m:+.3f}" for m in means]
 
 
 def test_drops_say_what_goes_first(runs: RunSet) -> None:

@@ -1,0 +1,77 @@
+"""Path minus control at shares of the dense number of parameters, paired by seed."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from analysis.controls import RANDOM_MASK, block_of
+from analysis.curves import SCORES, values_at
+from analysis.intervals import student_t_interval
+from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH
+
+SHARES = (0.5, 0.2, 0.05)
+FLAT = (FLOOR, HOLD_DENSE)
+"""Without a curve: their last score stands at every share."""
+
+
+def scores_at_shares(run: pd.DataFrame, score: str, shares: Sequence[float]) -> np.ndarray:
+    """Return a score of one run at shares of its dense count, on straight lines in log10.
+
+    NaN outside of what was measured; for a floor and hold_dense, the last score everywhere.
+
+    Args:
+        run: Stages of one run.
+        score: memorization or generalization.
+        shares: Shares of the dense number of adapter parameters, in (0, 1].
+    """
+    if run["role"].iloc[0] in FLAT:
+        return np.full(len(shares), run.sort_values("stage")[score].iloc[-1])
+    dense = float(run["num_adapter_params"].max())
+    return values_at(run, score, [share * dense for share in shares])
+
+
+def control_differences(
+    stages: pd.DataFrame,
+    *,
+    controls: Sequence[str] = (HOLD_DENSE, RANDOM_MASK),
+    shares: Sequence[float] = SHARES,
+) -> pd.DataFrame:
+    """Return one row a (dataset, control, score, share): the mean difference and its interval.
+
+    A seed counts where both path and control were measured at the share.
+
+    Args:
+        stages: Stage table.
+        controls: Roles; a dataset without one has no row for it.
+        shares: Shares of the dense number of parameters.
+
+    Returns:
+        Columns `KEYS`, `control`, `score`, `share`, and those of an `Interval`: `mean`, `low`,
+        `high` (95 % Student-t over seeds), `count`.
+    """
+    rows: list[dict[str, object]] = []
+    for names, _ in stages[stages["role"] == PATH].groupby(KEYS, sort=True):
+        block = block_of(stages, names)
+        runs = dict(iter(block.groupby(["role", "seed"], sort=True)))
+        seeds = sorted(seed for role, seed in runs if role == PATH)
+        for control in controls:
+            pairs = [(runs[PATH, s], runs[control, s]) for s in seeds if (control, s) in runs]
+            for score in SCORES if pairs else ():
+                found = [
+                    scores_at_shares(path, score, shares) - scores_at_shares(other, score, shares)
+                    for path, other in pairs
+                ]
+                rows += [
+                    {
+                        **dict(zip(KEYS, names, strict=True)),
+                        "control": control,
+                        "score": score,
+                        "share": share,
+                        **asdict(student_t_interval(values.tolist())),
+                    }
+                    for share, values in zip(shares, np.transpose(found), strict=True)
+                ]
+    columns = [*KEYS, "control", "score", "share", "mean", "low", "high", "count"]
+    return pd.DataFrame(rows, columns=pd.Index(columns))
