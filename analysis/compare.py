@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.compressibility import REFERENCES, compressibility
+from analysis.control_differences import control_differences
 from analysis.controls import configuration_notes, missing_controls
 from analysis.curves import SCORES, SHARES, with_gain_retained
 from analysis.example_spread import ExampleSpread, example_spreads
@@ -33,6 +34,7 @@ class Comparison:
         inflections: One row a (path run, score).
         dataset_inflections: One row a (dataset, score).
         first: One row a (dataset, measure): paired difference of memorization and generalization.
+        controls: One row a (dataset, control, score, share): see `control_differences`.
         ranking: One row a pair of datasets, by score and reference.
         excluded: Folder and reason of every run that is in no table.
         notes: Sentences that a reader needs beside the tables.
@@ -43,6 +45,7 @@ class Comparison:
     inflections: pd.DataFrame
     dataset_inflections: pd.DataFrame
     first: pd.DataFrame
+    controls: pd.DataFrame
     ranking: pd.DataFrame
     excluded: list[tuple[Path, str]]
     notes: list[str]
@@ -74,6 +77,7 @@ def compare(runs: RunSet) -> Comparison:
         inflections=by_seed,
         dataset_inflections=by_dataset,
         first=_what_goes_first(counts, by_seed, table, by_dataset, spreads),
+        controls=control_differences(stages),
         ranking=_ranking(counts, table),
         excluded=runs.excluded,
         notes=[

@@ -20,6 +20,9 @@ Row = Mapping[Hashable, object]
 INFLECTION = "inflection_"
 """What the columns of inflections begin with, beside the shares."""
 
+_CONTROL_SHARE = 0.2
+"""Share of the dense count at which sentences set a path against its controls."""
+
 _EXPLANATION = f"""\
 d99 ... d50   fewest non-zero parameters that keep this share, from an isotonic fit; geometric mean
               over seeds [95 % interval]. <=: the sparsest adapter measured still keeps it. 0: no
@@ -47,6 +50,8 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         ):
             for row in table[(table[KEYS] == list(names)).all(axis=1)].to_dict("records"):
                 console.print(f"  {sentence(row)}")
+        for sentence in control_sentences(comparison.controls, names):
+            console.print(f"  {sentence}")
         for note in interval_notes(rows):
             console.print(f"  note: {note}")
     if len(comparison.ranking):
@@ -161,6 +166,31 @@ def first_sentence(row: Row) -> str:
     return f"{name}; memorization's is {factor.replace(chr(10), ' ')} times generalization's."
 
 
+def control_sentences(controls: pd.DataFrame, names: Sequence[object]) -> list[str]:
+    """Return how far a path is from each of its controls, from `Comparison.controls`.
+
+    Args:
+        controls: Rows of every dataset.
+        names: Values of `KEYS`.
+    """
+    is_own = (controls[KEYS] == list(names)).all(axis=1) & (controls["share"] == _CONTROL_SHARE)
+    sentences: list[str] = []
+    for control, rows in controls[is_own & (controls["count"] > 0)].groupby("control"):
+        parts = [f"{row['score']} {difference_text(row)}" for row in rows.to_dict("records")]
+        seeds = int(rows["count"].max())
+        sentences.append(
+            f"path minus {control} at {100 * _CONTROL_SHARE:g} % of dense: {', '.join(parts)} "
+            f"({seeds} {'seed' if seeds == 1 else 'seeds'})."
+        )
+    return sentences
+
+
+def difference_text(row: Row) -> str:
+    """Return a difference of scores with its interval, from a row of `Comparison.controls`."""
+    ends: Row = {"d": row["mean"], "d_low": row["low"], "d_high": row["high"]}
+    return interval_text(ends, "d", _signed).replace("\n", " ")
+
+
 def block_name(row: Row, suffix: str = "") -> str:
     """Return the name of the dataset and configuration of a row."""
     return dataset_name(*(row[f"{key}{suffix}"] for key in KEYS))
@@ -190,6 +220,11 @@ def _number(value: object) -> float:
 def _decimal(value: object) -> str:
     number = _number(value)
     return "-" if np.isnan(number) else f"{number:.3f}"
+
+
+def _signed(value: object) -> str:
+    number = _number(value)
+    return "-" if np.isnan(number) else f"{number:+.3f}"
 
 
 def two_digits(value: object) -> str:

@@ -9,6 +9,7 @@ from analysis.compare_text import (
     INFLECTION,
     Row,
     block_name,
+    difference_text,
     fewest_text,
     interval_text,
     levels_off,
@@ -97,7 +98,10 @@ def differences_table(curves: pd.DataFrame) -> str:
                 block_name(block.iloc[0].to_dict()),
                 str(block["control"].iloc[0]),
                 str(block["count"].max()),
-                *(_difference(cells[score, share] for score in SCORES) for share in SHARES),
+                *(
+                    " / ".join(difference_text(cells[score, share]) for score in SCORES)
+                    for share in SHARES
+                ),
             ]
         )
     return _markdown(heads, rows)
@@ -166,28 +170,12 @@ def _drop(row: Row) -> str:
     return f"{_one_line(interval_text(row, f'{INFLECTION}drop', power_text))} {p_value}"
 
 
-def _difference(rows: Iterable[Row]) -> str:
-    texts = (
-        _one_line(
-            interval_text(
-                {"d": row["mean"], "d_low": row["low"], "d_high": row["high"]}, "d", _signed_score
-            )
-        )
-        for row in rows
-    )
-    return " / ".join(texts)
-
-
 def _pair(values: Iterable[object]) -> str:
     return " / ".join(_score(value) for value in values)
 
 
 def _score(value: object) -> str:
     return _number(value, ".3f")
-
-
-def _signed_score(value: object) -> str:
-    return _number(value, "+.3f")
 
 
 def _factor(value: object) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.compare import Comparison
 from analysis.compare_text import (
     Row,
+    control_sentences,
     drop_sentence,
     first_sentence,
     interval_notes,
@@ -42,6 +43,7 @@ class Dataset:
         rows: Its rows of `Comparison.table`.
         drops: Its rows of `Comparison.dataset_inflections`.
         first: Its rows of `Comparison.first`.
+        controls: How far its paths are from their controls, in sentences.
     """
 
     key: str
@@ -52,6 +54,7 @@ class Dataset:
     rows: Sequence[Row]
     drops: Sequence[Row]
     first: Sequence[Row]
+    controls: Sequence[str]
 
 
 def datasets_of(comparison: Comparison, stages: pd.DataFrame) -> list[Dataset]:
@@ -85,6 +88,7 @@ def datasets_of(comparison: Comparison, stages: pd.DataFrame) -> list[Dataset]:
                 rows=block.to_dict("records"),
                 drops=drops,
                 first=first,
+                controls=control_sentences(comparison.controls, names),
             )
         )
     return datasets
@@ -103,6 +107,7 @@ def block_text(dataset: Dataset) -> dict[str, Any]:
         f"{number(first['dense_params']):,.0f} parameters dense",
         "drops": [_capital(drop_sentence(row)) for row in dataset.drops],
         "first": [_capital(first_sentence(row)) for row in dataset.first],
+        "controls": [_capital(sentence) for sentence in dataset.controls],
         "missing": missing_controls(dataset.stages),
         "interval_notes": [_capital(note) for note in interval_notes(dataset.rows)],
         "undefined_gains": sorted(_undefined_gains(dataset)),

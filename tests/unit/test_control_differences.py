@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.compare_text import control_sentences
 from analysis.control_differences import control_differences, scores_at_shares
 
 COUNTS = (1000, 100, 10)
@@ -72,6 +73,17 @@ def test_share_that_was_not_measured_is_nan(stages: pd.DataFrame) -> None:
     table = control_differences(stages, shares=[0.001])
     assert table["mean"].isna().all()
     assert (table["count"] == 0).all()
+
+
+def test_sentence_says_from_how_many_seeds(stages: pd.DataFrame) -> None:
+    table = control_differences(stages, shares=[0.2])
+    held, masked = control_sentences(table, ("mrpc", "embedded", "", ""))
+    assert held == (
+        "path minus hold_dense at 20 % of dense: memorization -0.160, generalization -0.080 "
+        "(1 seed)."
+    )
+    assert masked.endswith("], generalization +0.052 [-0.170, +0.274] (2 seeds).")
+    assert control_sentences(table, ("cola", "embedded", "", "")) == []
 
 
 def test_dataset_without_controls_has_no_row(stages: pd.DataFrame) -> None:
