@@ -11,8 +11,21 @@ A page names a table between two comments, and what stands between them is repla
 import re
 from pathlib import Path
 
-from analysis.frozen import COMPARE_FILE, CURVES_FILE, FIRST_FILE, RANK_MAPS_FILE, read_frozen
-from analysis.markdown import agreement_table, drops_table, ranks_table, scores_table
+from analysis.frozen import (
+    COMPARE_FILE,
+    CURVES_FILE,
+    FIRST_FILE,
+    FIXED_XI_FILE,
+    RANK_MAPS_FILE,
+    read_frozen,
+)
+from analysis.markdown import (
+    agreement_table,
+    differences_table,
+    drops_table,
+    ranks_table,
+    scores_table,
+)
 from experiments.runner import RESULTS
 
 ROOT = Path(__file__).parents[1]
@@ -31,13 +44,16 @@ def tables() -> dict[str, str]:
     scores, differences, *_ = _tables("controls/controls.md")  # of pydoc_order
     mrpc_scores, mrpc_differences = _tables("mrpc_minilm/controls.md")
     mixed, *others = _tables("planted_ranks/table.md")
-    files = (COMPARE_FILE, CURVES_FILE, FIRST_FILE, RANK_MAPS_FILE)
-    comparison, curves, first, maps = (read_frozen(FROZEN / file) for file in files)
+    files = (COMPARE_FILE, CURVES_FILE, FIRST_FILE, RANK_MAPS_FILE, FIXED_XI_FILE)
+    comparison, curves, first, maps, fixed = (read_frozen(FROZEN / file) for file in files)
     return {
         "results/scores": scores_table(comparison, curves),
+        "results/differences": differences_table(curves),
         "results/drops": drops_table(comparison, first),
         "results/ranks": ranks_table(maps),
         "results/agreement": agreement_table(maps),
+        "results/ranks_fixed": ranks_table(fixed),
+        "results/agreement_fixed": agreement_table(fixed),
         "default_gates": _tables("default_gates/gates.md")[0],
         "mrpc_minilm/gates": _tables("mrpc_minilm/gates.md")[0],
         "unit_scale": _tables("unit_scale/table.md")[0],

@@ -18,7 +18,7 @@ from experiments.runner import RESULTS, below, floor_of, fork_all, keep_records,
 from sorakit.cli import parse_run_config
 from sorakit.config import RunConfig
 
-CONFIG = Path(__file__).parent / "mrpc_minilm.yaml"
+CONFIG = Path(__file__).parent / "glue_minilm.yaml"
 FINALISTS = (1.0, 3.0)
 DEFAULT = 1.0
 NULL_KKT = 256

@@ -39,10 +39,6 @@ OLDER = {
     "default_gates": Known(
         {1}, "2026-11-24", "why the default changed; every point is of one version"
     ),
-    "glue_minilm": Known({1}, "2026-11-24", "first curves on GLUE, free scale; new runs are due"),
-    "rte_geometric_levels": Known(
-        {1}, "2026-11-24", "shows that geometric levels miss the ranks of RTE"
-    ),
 }
 """Folder below `experiments/results` -> what is known; `experiments/README.md` says it too."""
 WITHOUT = {
@@ -116,5 +112,5 @@ def test_frozen_lasso_is_of_the_version_that_is_known() -> None:
 
 def test_every_frozen_table_has_a_source() -> None:
     names = {file.name for file in DATA.iterdir()}
-    of_runs = {"curves.csv", "compare.csv", "first.csv", "rank_maps.csv"}
+    of_runs = {"curves.csv", "compare.csv", "first.csv", "rank_maps.csv", "fixed_xi_maps.csv"}
     assert names == of_runs | {SOURCES_FILE, PATH_FILE, LEVELS_FILE, SOURCE_FILE}
