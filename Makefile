@@ -4,8 +4,10 @@ BIN = .venv/bin
 STAMP = .venv/.installed
 # Figures are drawn in a small environment of their own, without torch.
 FIGURES = .venv-figures
+# The runs behind the committed figures: gates as they are by default, of several experiments.
+RECORDS = $(addprefix experiments/results/,controls mrpc_minilm glue_seeds fixed_xi) --only gates.gate_lr=1
 
-.PHONY: help demo test lint figures constraints clean
+.PHONY: help demo test lint tables figures report constraints clean
 .DEFAULT_GOAL = help
 
 help: ## List the targets
@@ -23,8 +25,15 @@ lint: $(STAMP) ## Check style, format, types and the direction of imports
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+tables: $(STAMP) ## Freeze the committed records as paper_figs/data, and fill the tables of the pages
+	$(BIN)/python -m analysis freeze $(RECORDS) --fixed-lambda 0.001 --out paper_figs/data
+	$(BIN)/python -m experiments.docs_tables
+
 figures: $(FIGURES)/.installed ## Redraw paper_figs/out from paper_figs/data, without torch
 	$(FIGURES)/bin/python -m paper_figs
+
+report: $(STAMP) ## The page of the committed records: report.html
+	$(BIN)/python -m analysis report $(RECORDS) --out report.html
 
 constraints: $(STAMP) ## Pin what is installed in .venv in constraints.txt
 	sed -n '/^#/p' constraints.txt > constraints.tmp

@@ -22,6 +22,8 @@ from analysis.load import KEYS, PATH, RunSet, comparability_notes, with_curves
 
 UNDEFINED = "undefined"
 RANKED_SHARE = "d90"
+FIRST_BY_COUNT = f"{RANKED_SHARE} of gain"
+FIRST_BY_AREA = "area of gain"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,8 @@ class Comparison:
         table: One row a (dataset, score, reference): means over seeds with intervals.
         inflections: One row a (path run, score).
         dataset_inflections: One row a (dataset, score).
-        first: One row a (dataset, measure): paired difference of memorization and generalization.
+        first: One row a (dataset, measure): paired difference of memorization and generalization,
+            in log10 of a count or, by area, in shares of the gain.
         controls: One row a (dataset, control, score, share): see `control_differences`.
         ranking: One row a pair of datasets, by score and reference.
         excluded: Folder and reason of every run that is in no table.
@@ -189,7 +192,11 @@ def _what_goes_first(
     by_dataset: pd.DataFrame,
     spreads: dict[tuple[object, ...], ExampleSpread],
 ) -> pd.DataFrame:
-    """Return paired differences per seed, log10, memorization - generalization."""
+    """Return paired differences per seed, memorization - generalization.
+
+    By drop and d90 in log10: the larger needs more parameters and goes first. By area in shares of
+    the gain: the smaller has lost more on the way down and goes first.
+    """
     gain = counts[counts["reference"] == "gain"]
     blocks = [_blocks(rows, KEYS) for rows in (table, by_dataset, gain)]
     rows: list[dict[str, object]] = []
@@ -206,7 +213,13 @@ def _what_goes_first(
         known = [spreads[*names, score] for score in SCORES if (*names, score) in spreads]
         extra = sum((spread.log_count["gain", RANKED_SHARE] for spread in known), start=0.0)
         logs = of_counts.assign(d90=np.log10(of_counts[RANKED_SHARE].where(lambda v: v > 0)))
-        verdict = _verdict("d90 of gain", _differences(logs, "d90"), extra, reason)
+        verdict = _verdict(FIRST_BY_COUNT, _differences(logs, "d90"), extra, reason)
+        rows.append({**dict(zip(KEYS, names, strict=True)), **verdict})
+        extra = sum((spread.area["gain"] for spread in known), start=0.0)
+        areas = _differences(of_counts, "area")
+        if not reason and len(areas) > 1 and np.isfinite(areas).sum() < 2:
+            reason = "fewer than two paths reach down to 1 % of the parameters"
+        verdict = _verdict(FIRST_BY_AREA, areas, extra, reason, smaller_first=True)
         rows.append({**dict(zip(KEYS, names, strict=True)), **verdict})
     return pd.DataFrame(rows)
 
@@ -217,7 +230,12 @@ def _differences(rows: pd.DataFrame, column: str) -> list[float]:
 
 
 def _verdict(
-    measure: str, differences: list[float], extra: float, reason: str
+    measure: str,
+    differences: list[float],
+    extra: float,
+    reason: str,
+    *,
+    smaller_first: bool = False,
 ) -> dict[str, object]:
     interval = student_t_interval(differences, extra_variance=extra)
     if reason:
@@ -228,7 +246,8 @@ def _verdict(
     elif interval.contains_zero:
         verdict = "not told apart"
     else:
-        verdict = f"{SCORES[0] if interval.low > 0 else SCORES[1]} first"
+        is_larger = interval.low > 0
+        verdict = f"{SCORES[0] if is_larger != smaller_first else SCORES[1]} first"
     return {
         "measure": measure,
         "seeds": interval.count,

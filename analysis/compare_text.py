@@ -8,11 +8,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from analysis.compare import RANKED_SHARE, Comparison
+from analysis.compare import FIRST_BY_AREA, RANKED_SHARE, Comparison
 from analysis.controls import dataset_name
 from analysis.curves import SHARES
 from analysis.figures import compact
+from analysis.intervals import p_text
 from analysis.load import KEYS
+from analysis.ranking_table import MEASURES, dataset_names, ranking_rows
 from analysis.slope_changepoint import ALPHA, MIN_POINTS
 
 Row = Mapping[Hashable, object]
@@ -20,6 +22,7 @@ Row = Mapping[Hashable, object]
 INFLECTION = "inflection_"
 """What the columns of inflections begin with, beside the shares."""
 
+_ENDS = {"": "difference", "_low": "low", "_high": "high"}
 _CONTROL_SHARE = 0.2
 """Share of the dense count at which sentences set a path against its controls."""
 
@@ -31,6 +34,10 @@ share of      dense: of the dense score. gain: of what the adapter adds, (score 
               floor), undefined where the interval of dense - floor contains 0.
 area          mean share kept from dense down to 1 % of its count, over log10; compression loss is
               1 - area. -: the path does not reach that far.
+fewer         NAME ÷ 2: it needs half of what the other one needs. -: fewer than two seeds, or no
+              answer.
+goes first    paired by seed. drop and d90 of gain: what needs more parameters. area of gain: what
+              has lost more of its gain on the way down.
 drops below   break of a broken line or sigmoid; p of the straight line (sup-F with simulated
               distribution, Fisher over seeds). No inflection: p > {ALPHA}, or most seeds have no
               drop. Curves with fewer than {MIN_POINTS} distinct counts are not tested.
@@ -55,10 +62,26 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         for note in interval_notes(rows):
             console.print(f"  note: {note}")
     if len(comparison.ranking):
-        console.print(f"\nDatasets by log {RANKED_SHARE} (Welch's test, Holm-adjusted)")
-        for sentence in ranking_sentences(comparison.ranking):
-            console.print(f"  {sentence}")
+        console.print()
+        console.print(ranking_table(comparison))
     console.print(f"\n{_EXPLANATION}")
+
+
+def ranking_table(comparison: Comparison) -> Table:
+    """Return which of two datasets needs fewer parameters, a row a pair."""
+    view = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=f"Which needs fewer for {RANKED_SHARE} (Welch's test on logarithms, Holm-adjusted "
+        "down each column)",
+        title_justify="left",
+    )
+    view.add_column("datasets", overflow="fold")
+    for score, reference in MEASURES:
+        view.add_column(f"{score},\nshare of {reference}", overflow="fold")
+    for row in ranking_rows(comparison.ranking, dataset_names(comparison.table)):
+        view.add_row(*row)
+    return view
 
 
 def share_table(rows: Sequence[Row]) -> Table:
@@ -118,29 +141,12 @@ def interval_notes(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def ranking_sentences(ranking: pd.DataFrame) -> list[str]:
-    """Return one sentence a pair of datasets that could be tested, and the number of others."""
-    sentences: list[str] = []
-    tested = ranking[ranking["p_holm"].notna()]
-    for row in tested.to_dict("records"):
-        fewer, more = (block_name(row, suffix=f"_{side}") for side in ("fewer", "more"))
-        relation = "needs fewer than" if _number(row["p_holm"]) <= ALPHA else "is not told from"
-        sentences.append(
-            f"{row['score']}, share of {row['reference']}: {fewer} {relation} {more}, "
-            f"factor {_number(row['ratio']):.2f}, p = {_number(row['p_holm']):.3g}."
-        )
-    untested = len(ranking) - len(tested)
-    if untested:
-        sentences.append(f"{untested} pairs with fewer than two seeds a side are not tested.")
-    return sentences
-
-
 def drop_sentence(row: Row) -> str:
     """Return where one score of a dataset drops, from a row of `dataset_inflections`."""
     if row["seeds_tested"] == 0:
         return f"{row['score']}: too few distinct counts to look for an inflection."
-    p_value = _number(row["p_value"])
-    p = f"(p = {p_value:.3f}, {row['seeds_detected']} of {row['seeds']} seeds by themselves)"
+    p_value = p_text(_number(row["p_value"]))
+    p = f"({p_value}, {row['seeds_detected']} of {row['seeds']} seeds by themselves)"
     drop = interval_text(row, "drop", power_text).replace("\n", " ")
     parts = [f"drops below {drop} {p}" if row["detected"] else f"no inflection {p}"]
     parts += [levels] if (levels := levels_off(row)) else []
@@ -161,9 +167,21 @@ def first_sentence(row: Row) -> str:
     name = f"what goes first, by {row['measure']}: {row['verdict']}"
     if np.isnan(_number(row["difference"])):
         return f"{name}."
-    factor = interval_text({**row, "factor": row["difference"], "factor_low": row["low"],
-                        "factor_high": row["high"]}, "factor", _ratio)  # fmt: skip
-    return f"{name}; memorization's is {factor.replace(chr(10), ' ')} times generalization's."
+    if row["measure"] == FIRST_BY_AREA:
+        return f"{name}; memorization's minus generalization's is {first_text(row)}."
+    return f"{name}; memorization's is {first_text(row)} times generalization's."
+
+
+def first_text(row: Row) -> str:
+    """Return what a row of `Comparison.first` measures, with its interval; "-" without a value.
+
+    A factor, for areas a difference.
+    """
+    if np.isnan(_number(row["difference"])):
+        return "-"
+    ends: Row = {f"f{end}": row[name] for end, name in _ENDS.items()}
+    text = _signed if row["measure"] == FIRST_BY_AREA else _ratio
+    return interval_text(ends, "f", text).replace("\n", " ")
 
 
 def control_sentences(controls: pd.DataFrame, names: Sequence[object]) -> list[str]:
@@ -186,7 +204,7 @@ def control_sentences(controls: pd.DataFrame, names: Sequence[object]) -> list[s
 
 
 def difference_text(row: Row) -> str:
-    """Return a difference of scores with its interval, from a row of `Comparison.controls`."""
+    """Return a difference with its interval, from a row with `mean`, `low` and `high`."""
     ends: Row = {"d": row["mean"], "d_low": row["low"], "d_high": row["high"]}
     return interval_text(ends, "d", _signed).replace("\n", " ")
 

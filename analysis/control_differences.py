@@ -54,24 +54,26 @@ def control_differences(
     rows: list[dict[str, object]] = []
     for names, _ in stages[stages["role"] == PATH].groupby(KEYS, sort=True):
         block = block_of(stages, names)
-        runs = dict(iter(block.groupby(["role", "seed"], sort=True)))
-        seeds = sorted(seed for role, seed in runs if role == PATH)
+        by_role = {str(role): runs for role, runs in block.groupby("role")}
+        paths = _by_seed(by_role[PATH])
         for control in controls:
-            pairs = [(runs[PATH, s], runs[control, s]) for s in seeds if (control, s) in runs]
+            others = _by_seed(by_role[control]) if control in by_role else {}
+            pairs = [(run, others[seed]) for seed, run in paths.items() if seed in others]
             for score in SCORES if pairs else ():
-                found = [
-                    scores_at_shares(path, score, shares) - scores_at_shares(other, score, shares)
-                    for path, other in pairs
-                ]
-                rows += [
-                    {
-                        **dict(zip(KEYS, names, strict=True)),
-                        "control": control,
-                        "score": score,
-                        "share": share,
-                        **asdict(student_t_interval(values.tolist())),
-                    }
-                    for share, values in zip(shares, np.transpose(found), strict=True)
-                ]
+                found = np.array(
+                    [
+                        scores_at_shares(path, score, shares)
+                        - scores_at_shares(other, score, shares)
+                        for path, other in pairs
+                    ]
+                )
+                for column, share in enumerate(shares):
+                    row: dict[str, object] = dict(zip(KEYS, names, strict=True))
+                    row |= {"control": control, "score": score, "share": share}
+                    rows.append(row | asdict(student_t_interval(found[:, column].tolist())))
     columns = [*KEYS, "control", "score", "share", "mean", "low", "high", "count"]
     return pd.DataFrame(rows, columns=pd.Index(columns))
+
+
+def _by_seed(runs: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    return {int(run["seed"].iloc[0]): run for _, run in runs.groupby("seed", sort=True)}

@@ -14,6 +14,7 @@ from analysis.ranks import Criterion, maps_at, without_map
 CURVES_FILE = "curves.csv"
 COMPARE_FILE = "compare.csv"
 FIRST_FILE = "first.csv"
+RANKING_FILE = "ranking.csv"
 RANK_MAPS_FILE = "rank_maps.csv"
 FIXED_XI_FILE = "fixed_xi_maps.csv"
 SOURCES_FILE = "sources.json"
@@ -41,7 +42,8 @@ def frozen_tables(
 
     `curves.csv`: every stage of every used run (paths, floors and controls); cells that are lists
     or dictionaries are JSON. `compare.csv`: what `analysis compare --csv` writes, with the
-    inflections. `first.csv`: what goes first. `rank_maps.csv`: the ranks of the chosen stages.
+    inflections. `first.csv`: what goes first. `ranking.csv`: which of two datasets needs fewer
+    parameters. `rank_maps.csv`: the ranks of the chosen stages.
     `fixed_xi_maps.csv`, if asked for: those of `from_scratch` runs at one lambda.
 
     Args:
@@ -66,6 +68,7 @@ def frozen_tables(
         CURVES_FILE: _csv(with_gain_retained(runs.stages)),
         COMPARE_FILE: csv_text(comparison),
         FIRST_FILE: _csv(comparison.first),
+        RANKING_FILE: _csv(comparison.ranking),
         # Matrices stay in the order in which they were recorded.
         **{
             file: _csv(table.sort_values(["run_id", "stage"], kind="stable"))

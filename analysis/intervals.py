@@ -99,3 +99,8 @@ def fisher_p_value(p_values: Sequence[float]) -> float:
     """
     known = [p for p in p_values if np.isfinite(p)]
     return float(stats.combine_pvalues(known, method="fisher").pvalue) if known else float("nan")
+
+
+def p_text(p_value: float) -> str:
+    """Return a p-value in two digits, none below 0.001."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"

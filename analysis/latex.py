@@ -9,6 +9,7 @@ from analysis.compare_text import (
     Row,
     block_name,
     fewest_text,
+    first_text,
     interval_text,
     levels_off,
     power_text,
@@ -43,23 +44,21 @@ def shares_table(table: pd.DataFrame) -> str:
 
 
 def first_table(first: pd.DataFrame) -> str:
-    """Return what goes first: paired factors of memorization over generalization, with verdicts.
+    """Return what goes first: memorization over generalization, paired, with verdicts.
+
+    Counts as factors; areas as differences in shares of the gain.
 
     Args:
         first: `Comparison.first`.
     """
-    columns = ["Dataset", "By", "Factor", "Goes first"]
+    columns = ["Dataset", "By", "Factor or difference", "Goes first"]
     lines = [r"\midrule"]
     for row in first.to_dict("records"):
-        factor = "--"
-        if pd.notna(row["difference"]):
-            factor = f"{10 ** row['difference']:.2f}"
-            if pd.notna(row["low"]):
-                factor += f" [{10 ** row['low']:.2f}, {10 ** row['high']:.2f}]"
         verdict = str(row["verdict"]).removesuffix(" first")
         measure = {"drop": "where it drops"}.get(str(row["measure"]), str(row["measure"]))
-        cells = [block_name(row), measure, factor, verdict]
-        lines.append(" & ".join(escape_latex(cell) for cell in cells) + r" \\")
+        dataset, by, goes = (escape_latex(cell) for cell in (block_name(row), measure, verdict))
+        size = "--" if (text := first_text(row)) == "-" else text.replace("-", "$-$")
+        lines.append(" & ".join([dataset, by, size, goes]) + r" \\")
     return _tabular(r"lllp{0.4\linewidth}", columns, lines)
 
 

@@ -5,12 +5,14 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from analysis.compare import FIRST_BY_AREA, FIRST_BY_COUNT
 from analysis.compare_text import (
     INFLECTION,
     Row,
     block_name,
     difference_text,
     fewest_text,
+    first_text,
     interval_text,
     levels_off,
     power_text,
@@ -19,7 +21,9 @@ from analysis.control_differences import SHARES, control_differences
 from analysis.controls import block_of
 from analysis.curves import SCORES, hold_dense_scores
 from analysis.figures import compact
+from analysis.intervals import p_text
 from analysis.load import KEYS
+from analysis.ranking_table import MEASURES, dataset_names, ranking_rows
 from analysis.ranks import agreements, depth_trend_interval, mean_map, rank_maps
 
 
@@ -62,21 +66,21 @@ def drops_table(table: pd.DataFrame, first: pd.DataFrame) -> str:
     """
     heads = ["dataset", *(f"{score} drops below" for score in SCORES)]
     heads += ["d90 of gain: memorization / generalization", "goes first"]
+    heads += ["area of gain: memorization - generalization", "goes first"]
     rows: list[Sequence[str]] = []
     for names, block in table.groupby(KEYS, sort=True):
-        is_own = (first[KEYS] == list(names)).all(axis=1) & (first["measure"] == "d90 of gain")
-        (verdict,) = first[is_own].to_dict("records")
-        factor: dict[Hashable, object] = {
-            name: 10 ** float(verdict[key])
-            for name, key in (("f", "difference"), ("f_low", "low"), ("f_high", "high"))
-        }
+        own = first[(first[KEYS] == list(names)).all(axis=1)].set_index("measure", drop=False)
+        verdicts = [own.loc[measure].to_dict() for measure in (FIRST_BY_COUNT, FIRST_BY_AREA)]
         by_score = block.drop_duplicates("score").set_index("score").to_dict("index")
         rows.append(
             [
-                block_name(verdict),
+                block_name(verdicts[0]),
                 *(_drop(by_score[score]) for score in SCORES),
-                _one_line(interval_text(factor, "f", _factor)),
-                str(verdict["verdict"]).removesuffix(" first"),
+                *(
+                    cell
+                    for row in verdicts
+                    for cell in (first_text(row), str(row["verdict"]).removesuffix(" first"))
+                ),
             ]
         )
     return _markdown(heads, rows)
@@ -105,6 +109,19 @@ def differences_table(curves: pd.DataFrame) -> str:
             ]
         )
     return _markdown(heads, rows)
+
+
+def ranking_table(table: pd.DataFrame, ranking: pd.DataFrame) -> str:
+    """Return which of two datasets needs fewer parameters, a row a pair.
+
+    Args:
+        table: What `analysis.compare_text.comparison_table` returns.
+        ranking: `Comparison.ranking`.
+    """
+    heads = ["datasets", *(f"{score}, share of {reference}" for score, reference in MEASURES)]
+    rows = ranking_rows(ranking, dataset_names(table))
+    cells = [[cell.replace("\n", ", ") for cell in row] for row in rows]
+    return _markdown(heads, cells)
 
 
 def ranks_table(maps: pd.DataFrame) -> str:
@@ -163,7 +180,7 @@ def _kept(row: Row) -> str:
 def _drop(row: Row) -> str:
     if row[f"{INFLECTION}seeds_tested"] == 0:
         return "too few counts"
-    p_value = f"(p = {float(str(row[f'{INFLECTION}p_value'])):.2g})"
+    p_value = f"({p_text(float(str(row[f'{INFLECTION}p_value'])))})"
     if not row[f"{INFLECTION}detected"]:
         levels = levels_off(row, prefix=INFLECTION)
         return f"{levels or 'no inflection'} {p_value}"
@@ -176,10 +193,6 @@ def _pair(values: Iterable[object]) -> str:
 
 def _score(value: object) -> str:
     return _number(value, ".3f")
-
-
-def _factor(value: object) -> str:
-    return _number(value, ".2f")
 
 
 def _correlation(value: object) -> str:

@@ -17,12 +17,14 @@ from analysis.frozen import (
     FIRST_FILE,
     FIXED_XI_FILE,
     RANK_MAPS_FILE,
+    RANKING_FILE,
     read_frozen,
 )
 from analysis.markdown import (
     agreement_table,
     differences_table,
     drops_table,
+    ranking_table,
     ranks_table,
     scores_table,
 )
@@ -41,15 +43,26 @@ _PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.D
 
 def tables() -> dict[str, str]:
     """Return every table that pages may show, by name, without its caption."""
-    scores, differences, *_ = _tables("controls/controls.md")  # of pydoc_order
+    # pydoc_order, pydoc_pair, pydoc_topic: scores and differences of each
+    scores, differences, _, pair, _, topic = _tables("controls/controls.md")
     mrpc_scores, mrpc_differences = _tables("mrpc_minilm/controls.md")
     mixed, *others = _tables("planted_ranks/table.md")
-    files = (COMPARE_FILE, CURVES_FILE, FIRST_FILE, RANK_MAPS_FILE, FIXED_XI_FILE)
-    comparison, curves, first, maps, fixed = (read_frozen(FROZEN / file) for file in files)
+    comparison, curves, first, ranking, maps, fixed = (
+        read_frozen(FROZEN / file)
+        for file in (
+            COMPARE_FILE,
+            CURVES_FILE,
+            FIRST_FILE,
+            RANKING_FILE,
+            RANK_MAPS_FILE,
+            FIXED_XI_FILE,
+        )
+    )
     return {
         "results/scores": scores_table(comparison, curves),
         "results/differences": differences_table(curves),
         "results/drops": drops_table(comparison, first),
+        "results/ranking": ranking_table(comparison, ranking),
         "results/ranks": ranks_table(maps),
         "results/agreement": agreement_table(maps),
         "results/ranks_fixed": ranks_table(fixed),
@@ -59,6 +72,8 @@ def tables() -> dict[str, str]:
         "unit_scale": _tables("unit_scale/table.md")[0],
         "controls/scores": scores,
         "controls/differences": differences,
+        "controls/differences_pair": pair,
+        "controls/differences_topic": topic,
         "mrpc_minilm/controls": mrpc_scores,
         "mrpc_minilm/differences": mrpc_differences,
         "planted_ranks/mixed": _columns(mixed, 6),

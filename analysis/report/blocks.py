@@ -21,10 +21,12 @@ from analysis.controls import block_of, dataset_name, missing_controls
 from analysis.count_axis import count_axis
 from analysis.curves import SCORES
 from analysis.figures import metric_label
+from analysis.intervals import p_text
 from analysis.load import KEYS, PATH
+from analysis.ranking_table import dataset_names
 from analysis.report.curve_chart import chart_values
 from analysis.report.rank_chart import rank_chart, rank_map_series
-from analysis.report.sentences import dataset_names, number
+from analysis.report.sentences import number
 from analysis.report.series import series
 
 _DIGITS = 5  # significant digits of numbers in the page
@@ -145,7 +147,7 @@ def curve_data(dataset: Dataset) -> dict[str, Any]:
             "detected": bool(row["detected"]),
             "none": "not tested: too few counts"
             if row["seeds_tested"] == 0
-            else f"{levels_off(row) or 'no inflection'} (p = {number(row['p_value']):.2g})",
+            else f"{levels_off(row) or 'no inflection'} ({p_text(number(row['p_value']))})",
             "sentence": drop_sentence(row),
             **{name: 10 ** number(row[name]) for name in ("drop", "drop_low", "drop_high")},
         }

@@ -136,11 +136,11 @@ def _reference_layers() -> list[alt.Chart]:
             y=_y(), color=_colour(), strokeDash=_dash(), tooltip=tooltip
         ),
         *(
-            # above and below their lines, for the two floors may be close
+            # outside, where no curve is; apart, for the two floors may be close
             floor.transform_filter(f"datum.curve == '{curve}'")
-            .mark_text(align="right", dx=-2, dy=dy, text="floor", fontSize=10)
-            .encode(x=alt.XValue(alt.expr("width")), y=_y(), color=_colour(), tooltip=tooltip)
-            for curve, dy in zip(CURVES, (-6, 8, -6), strict=True)
+            .mark_text(align="left", dy=dy, text="floor", fontSize=10)
+            .encode(x=alt.XValue(alt.expr("width + 18")), y=_y(), color=_colour(), tooltip=tooltip)
+            for curve, dy in zip(CURVES, (-5, 6, 0), strict=True)
         ),
         *(
             floor.transform_filter(f"datum.curve == '{curve}' && {_HAS_INTERVAL}")

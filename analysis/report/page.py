@@ -12,11 +12,12 @@ import vl_convert
 import yaml
 from markupsafe import Markup
 
-from analysis.compare import compare
-from analysis.compare_text import ranking_sentences
+from analysis.compare import Comparison, compare
 from analysis.controls import configuration_notes
 from analysis.curves import SHARES, with_gain_retained, with_gap
 from analysis.load import FLOOR, HOLD_DENSE, PATH, RunSet, comparability_notes, with_curves
+from analysis.ranking_table import MEASURES as RANKED
+from analysis.ranking_table import dataset_names, ranking_rows
 from analysis.ranks import Criterion, stages_at
 from analysis.report import look
 from analysis.report.blocks import Dataset, block_text, curve_data, datasets_of, map_data
@@ -90,7 +91,8 @@ def report(runs: RunSet) -> Page:
         rank_colours=look.RANK_COLOURS,
         full_rank=r,
         shares=list(SHARES),
-        ranking=ranking_sentences(comparison.ranking) if len(comparison.ranking) else [],
+        ranking=[[cell.split("\n") for cell in row] for row in _ranking(comparison)],
+        measures_ranked=RANKED,
         counts=_role_counts(used),
         runs=_run_rows(used, runs.configs),
         excluded=[{"path": str(path), "reason": reason} for path, reason in comparison.excluded],
@@ -98,6 +100,10 @@ def report(runs: RunSet) -> Page:
         states=used["state"].value_counts().sort_index().to_dict(),
     )
     return Page(html=html, used=used, excluded=comparison.excluded, notes=comparison.notes)
+
+
+def _ranking(comparison: Comparison) -> list[list[str]]:
+    return ranking_rows(comparison.ranking, dataset_names(comparison.table))
 
 
 def _first_stage(datasets: list[Dataset]) -> int:

@@ -1,22 +1,26 @@
 """What the page says before it shows: one paragraph, as sure as the seeds allow."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.compare import RANKED_SHARE, UNDEFINED, Comparison
+from analysis.compare import (
+    FIRST_BY_AREA,
+    FIRST_BY_COUNT,
+    RANKED_SHARE,
+    UNDEFINED,
+    Comparison,
+)
 from analysis.compare_text import Row
 from analysis.controls import block_of, missing_controls
 from analysis.curves import SCORES
 from analysis.figures import compact
-from analysis.load import DATASET_KEYS, KEYS, PATH, RunSet
+from analysis.intervals import p_text
+from analysis.load import KEYS, PATH, RunSet
+from analysis.ranking_table import Names, dataset_names, key_of
 from analysis.slope_changepoint import ALPHA
-
-Names = dict[tuple[object, ...], str]
-"""Dataset -> its short name."""
 
 _MOST_NAMED = 4  # a paragraph with more names is a table
 _MANY_TESTS = 10  # from here on some drop is to be expected by chance
@@ -50,30 +54,6 @@ def what_you_see(comparison: Comparison, runs: RunSet, stages: pd.DataFrame) -> 
     ]
 
 
-def dataset_names(table: pd.DataFrame) -> dict[tuple[object, ...], str]:
-    """Return a short name for every dataset of `Comparison.table`: the task, and what it takes.
-
-    Backbone and setting are named where a task has several; configurations are numbered, for their
-    options are longer than a sentence bears.
-    """
-    datasets = table.drop_duplicates(KEYS).to_dict("records")
-    names: dict[tuple[object, ...], str] = {}
-    numbers: Counter[tuple[object, ...]] = Counter()
-    for row in datasets:
-        same_task = [other for other in datasets if other["task"] == row["task"]]
-        details = [
-            str(row[key]).rstrip("/").rsplit("/", 1)[-1]
-            for key in ("backbone", "setting")
-            if len({other[key] for other in same_task}) > 1
-        ]
-        name = str(row["task"]) + (f" ({', '.join(details)})" if details else "")
-        dataset = tuple(row[key] for key in DATASET_KEYS)
-        numbers[dataset] += 1
-        order = f" #{numbers[dataset]}" if row["variant"] else ""
-        names[_key(row)] = name + order
-    return names
-
-
 def _about_intervals(seeds: list[int], table: pd.DataFrame) -> str:
     if seeds == [1]:
         drawn = (
@@ -98,7 +78,7 @@ def _fewest_sentences(table: pd.DataFrame, names: Names) -> list[str]:
     known: list[str] = []
     unknown: list[str] = []
     for row in rows.to_dict("records"):
-        name = names[_key(row)]
+        name = names[key_of(row)]
         if row["status"] != "defined" or not number(row[RANKED_SHARE]) > 0:
             unknown.append(name)
             continue
@@ -131,7 +111,7 @@ def _inflection_sentences(comparison: Comparison, names: Names) -> list[str]:
         [*KEYS, "score"], ascending=[*[True] * len(KEYS), False], ignore_index=True
     )  # memorization first
     for row in drops.to_dict("records"):
-        text = f"{row['score']} of {names[_key(row)]}"
+        text = f"{row['score']} of {names[key_of(row)]}"
         if row["seeds_tested"] == 0:
             untested.append(text)
         elif row["detected"]:
@@ -142,7 +122,7 @@ def _inflection_sentences(comparison: Comparison, names: Names) -> list[str]:
                 else ""
             )
             vague = ", a place hardly known" if high > _VAGUE * low else ""
-            p_value = f"p = {number(row['p_value']):.2g}"
+            p_value = p_text(number(row["p_value"]))
             found.append(f"{text} below {compact(mean)} parameters{ends} ({p_value}{vague})")
         else:
             none.append(text)
@@ -170,9 +150,21 @@ def _inflection_sentences(comparison: Comparison, names: Names) -> list[str]:
 
 
 def _first_sentences(first: pd.DataFrame, names: Names) -> list[str]:
-    """Say what goes first by the fewest parameters that keep 90 % of the gain."""
-    of_gain = first[first["measure"] == f"{RANKED_SHARE} of gain"].to_dict("records")
-    rows = [(names[_key(row)], row) for row in of_gain]
+    """Say what goes first by d90 and by the area of the gain."""
+    leads = {
+        FIRST_BY_COUNT: "As parameters vanish (90 % of the gain kept, paired by seed)",
+        FIRST_BY_AREA: "Over the whole curve (mean share of the gain kept, down to 1 % of the "
+        "parameters)",
+    }
+    return [
+        f"{lead}: {_who_goes_first(rows, names)}."
+        for measure, lead in leads.items()
+        if (rows := first[first["measure"] == measure].to_dict("records"))
+    ]
+
+
+def _who_goes_first(of_gain: Sequence[Row], names: Names) -> str:
+    rows = [(names[key_of(row)], row) for row in of_gain]
     parts: list[str] = []
     for score in SCORES:
         other = SCORES[1 - SCORES.index(score)]
@@ -185,7 +177,7 @@ def _first_sentences(first: pd.DataFrame, names: Names) -> list[str]:
     open_ = [name for name, row in rows if str(row["verdict"]).startswith(UNDEFINED)]
     if open_:
         parts.append(f"no answer can be given for {_listed(open_)} (said below the curves)")
-    return [f"As parameters vanish (90 % of the gain kept, paired by seed): {'; '.join(parts)}."]
+    return "; ".join(parts)
 
 
 def _control_sentence(stages: pd.DataFrame, names: Names, *, several: bool) -> list[str]:
@@ -214,10 +206,6 @@ def _run_sentence(comparison: Comparison, runs: RunSet) -> list[str]:
 def number(value: object) -> float:
     """Return a number of a row; NaN where the row has none."""
     return float(value) if isinstance(value, int | float) else float("nan")
-
-
-def _key(row: Row) -> tuple[object, ...]:
-    return tuple(row[key] for key in KEYS)
 
 
 def _listed(texts: Iterable[str]) -> str:

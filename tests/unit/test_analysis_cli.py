@@ -66,7 +66,7 @@ def test_summary_prints_the_spacing_of_counts(
 def test_freeze_writes_tables_and_sources(runs: Path, tmp_path: Path) -> None:
     assert main(["freeze", str(runs), "--out", str(tmp_path / "data")]) == 0
     assert files_of(tmp_path / "data") == {
-        "curves.csv", "compare.csv", "first.csv", "rank_maps.csv", "sources.json",
+        "curves.csv", "compare.csv", "first.csv", "ranking.csv", "rank_maps.csv", "sources.json",
     }  # fmt: skip
 
 

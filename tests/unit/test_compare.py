@@ -7,13 +7,16 @@ import pytest
 
 from analysis.cli import main
 from analysis.compare import compare
-from analysis.compare_text import comparison_table, inflections_of
+from analysis.compare_text import comparison_table, first_sentence, inflections_of
 from analysis.controls import missing_controls
+from analysis.intervals import p_text
 from analysis.latex import escape_latex, first_table, shares_table
-from analysis.load import load_runs
+from analysis.load import KEYS, load_runs
+from analysis.ranking_table import MEASURES, Names, dataset_names, ranking_rows
 from analysis.resampling import read_correct, resampled_scores
 from sorakit.config import GatesConfig
 from sorakit.records import EXAMPLES_FILE, STAGES_FILE
+from tests.support import fake_runs
 from tests.support.fake_runs import write_run
 
 
@@ -53,6 +56,32 @@ def test_datasets_are_ranked_in_pairs(root: Path) -> None:
     assert (ranking["ratio"] >= 1).all()
 
 
+def test_ranking_table_has_a_row_a_pair(root: Path) -> None:
+    comparison = compare(load_runs([root]))
+    (row,) = ranking_rows(comparison.ranking, dataset_names(comparison.table))
+    assert row[0] == "mrpc and pydoc_topic"
+    assert len(row) == 1 + len(MEASURES)
+    for cell, (score, reference) in zip(row[1:], MEASURES, strict=True):
+        of = comparison.ranking
+        (pair,) = of[(of["score"] == score) & (of["reference"] == reference)].to_dict("records")
+        named = f"{pair['task_fewer']} ÷ {pair['ratio']:.3g}"
+        told = named if pair["p_holm"] <= 0.05 else "not told apart"
+        assert cell == f"{told}\n{p_text(pair['p_holm'])}"
+
+
+def test_pair_that_was_not_tested_has_no_cell() -> None:
+    sides = {f"{key}_{side}": "" for key in KEYS for side in ("fewer", "more")}
+    sides |= {"task_fewer": "b", "task_more": "a"}
+    rows = [
+        sides | {"score": "memorization", "reference": "gain", "ratio": 2.5, "p_holm": 0.0004},
+        sides | {"score": "generalization", "reference": "gain", "ratio": 2.5, "p_holm": np.nan},
+    ]
+    names: Names = {(task, "", "", ""): task for task in ("a", "b")}
+    assert ranking_rows(pd.DataFrame(rows), names) == [
+        ["a and b", "-", "b ÷ 2.5\np < 0.001", "-", "-"]
+    ]
+
+
 def test_what_goes_first_is_paired_by_seed(root: Path) -> None:
     comparison = compare(load_runs([root]))
     row = comparison.first[
@@ -66,6 +95,32 @@ def test_what_goes_first_is_paired_by_seed(root: Path) -> None:
     assert row["difference"] == pytest.approx(expected)
     # memorization falls with speed 3, generalization with speed 12 (tests/support/fake_runs.py)
     assert row["verdict"] == "memorization first"
+
+
+def test_smaller_area_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_runs, "ALIVE_SHARES", [1.0, 0.82, 0.55, 0.33, 0.17, 0.08, 0.005, 0.0])
+    for seed in range(3):
+        for kind in ("path", "floor"):
+            write_run(tmp_path, kind, seed=seed, num_layers=4)
+    comparison = compare(load_runs([tmp_path]))
+    (row,) = comparison.first[comparison.first["measure"] == "area of gain"].to_dict("records")
+    gain = comparison.runs[comparison.runs["reference"] == "gain"]
+    wide = gain.pivot(index="seed", columns="score", values="area")
+    mean = (wide["memorization"] - wide["generalization"]).mean()
+    assert row["difference"] == pytest.approx(mean)
+    assert row["high"] < 0
+    assert row["verdict"] == "memorization first"
+    assert first_sentence(row).startswith(
+        "what goes first, by area of gain: memorization first; memorization's minus "
+        f"generalization's is {mean:.3f} ["
+    )
+
+
+def test_area_of_paths_that_end_early_is_undefined(root: Path) -> None:
+    first = compare(load_runs([root])).first
+    assert set(first.loc[first["measure"] == "area of gain", "verdict"]) == {
+        "undefined: fewer than two paths reach down to 1 % of the parameters"
+    }
 
 
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:
@@ -159,8 +214,10 @@ def test_latex_is_a_tabular_with_escaped_names(root: Path, tmp_path: Path) -> No
 def test_latex_of_what_goes_first_has_one_row_a_measure(root: Path) -> None:
     text = first_table(compare(load_runs([root])).first)
     rows = [line for line in text.splitlines() if line.startswith("mrpc")]
-    assert [row.split(" & ")[1] for row in rows] == ["where it drops", "d90 of gain"]
+    measures = [row.split(" & ")[1] for row in rows]
+    assert measures == ["where it drops", "d90 of gain", "area of gain"]
     assert rows[1].endswith(r" & memorization \\")
+    assert rows[2].split(" & ")[2] == "--"
 
 
 def test_inflections_come_back_from_the_table(root: Path) -> None:

@@ -62,8 +62,9 @@ def test_differences_have_one_row_a_control(runs: RunSet) -> None:
 def test_drops_say_what_goes_first(runs: RunSet) -> None:
     comparison = compare(runs)
     rows = cells(drops_table(comparison_table(comparison), comparison.first))
-    verdicts = comparison.first[comparison.first["measure"] == "d90 of gain"]["verdict"]
-    assert [row[-1] for row in rows] == [text.removesuffix(" first") for text in verdicts]
+    for measure, column in (("d90 of gain", 4), ("area of gain", 6)):
+        verdicts = comparison.first[comparison.first["measure"] == measure]["verdict"]
+        assert [row[column] for row in rows] == [v.removesuffix(" first") for v in verdicts]
 
 
 def test_ranks_say_which_stage(runs: RunSet) -> None:
