@@ -259,7 +259,11 @@ def _verdict(
 
 
 def _ranking(counts: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return Welch's test on log10 d90 for every pair of datasets, Holm-adjusted by score."""
+    """Return Welch's test on log10 d90 for every pair of datasets of one backbone.
+
+    Holm-adjusted by score and reference. Counts of different backbones say nothing about datasets.
+    """
+    backbone = KEYS.index("backbone")
     rows: list[dict[str, object]] = []
     by_seed = _blocks(counts, [*KEYS, "score", "reference"])
     for (score, reference), block in table.groupby(["score", "reference"], sort=False):
@@ -269,7 +273,11 @@ def _ranking(counts: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
             of_seeds = by_seed[(*names, score, reference)][RANKED_SHARE].to_numpy(dtype=float)
             logs[names] = np.log10(of_seeds).tolist()
         # runs of one dataset share seeds, and another variant of another one has two differences
-        pairs = [(a, b) for a, b in combinations(logs, 2) if a[:-1] != b[:-1] and a[-1] == b[-1]]
+        pairs = [
+            (a, b)
+            for a, b in combinations(logs, 2)
+            if a[:-1] != b[:-1] and a[-1] == b[-1] and a[backbone] == b[backbone]
+        ]
         p_values = [welch_p_value(logs[a], logs[b]) for a, b in pairs]
         for (a, b), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True):
             rows.append(

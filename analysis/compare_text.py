@@ -35,7 +35,7 @@ share of      dense: of the dense score. gain: of what the adapter adds, (score 
 area          mean share kept from dense down to 1 % of its count, over log10; compression loss is
               1 - area. -: the path does not reach that far.
 fewer         NAME ÷ 2: it needs half of what the other one needs. -: fewer than two seeds, or no
-              answer.
+              answer. Datasets of different backbones are not compared.
 goes first    paired by seed. drop and d90 of gain: what needs more parameters. area of gain: what
               has lost more of its gain on the way down.
 drops below   break of a broken line or sigmoid; p of the straight line (sup-F with simulated

@@ -14,7 +14,7 @@ from analysis.latex import escape_latex, first_table, shares_table
 from analysis.load import KEYS, load_runs
 from analysis.ranking_table import MEASURES, Names, dataset_names, ranking_rows
 from analysis.resampling import read_correct, resampled_scores
-from sorakit.config import GatesConfig
+from sorakit.config import BackboneConfig, GatesConfig
 from sorakit.records import EXAMPLES_FILE, STAGES_FILE
 from tests.support import fake_runs
 from tests.support.fake_runs import write_run
@@ -54,6 +54,14 @@ def test_datasets_are_ranked_in_pairs(root: Path) -> None:
     assert ranking.groupby(["score", "reference"]).size().tolist() == [1] * len(ranking)
     assert set(ranking["task_fewer"]) | set(ranking["task_more"]) == {"mrpc", "pydoc_topic"}
     assert (ranking["ratio"] >= 1).all()
+
+
+def test_datasets_of_different_backbones_are_not_ranked(root: Path) -> None:
+    for seed in range(3):
+        write_run(root, "path", task="cola", seed=seed, backbone=BackboneConfig(name="other"))
+    ranking = compare(load_runs([root])).ranking
+    assert len(ranking) > 0
+    assert set(ranking["task_fewer"]) | set(ranking["task_more"]) == {"mrpc", "pydoc_topic"}
 
 
 def test_ranking_table_has_a_row_a_pair(root: Path) -> None:
