@@ -242,7 +242,7 @@ def _decimal(value: object) -> str:
 
 def _signed(value: object) -> str:
     number = _number(value)
-    return "-" if np.isnan(number) else f"{number:+.3f}"
+    return "-" if np.isnan(number) else f"{round(number, 3) + 0.0:+.3f}"  # not -0.000
 
 
 def two_digits(value: object) -> str:

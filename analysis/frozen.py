@@ -109,6 +109,7 @@ def read_frozen(file: Path) -> pd.DataFrame:
     ids = dict.fromkeys(("run_id", "dense_id", "floor_id"), str)
     table = pd.read_csv(file, dtype=ids, engine="python")
     table = table.astype({"layer": "Int64"}) if "layer" in table else table
-    if "variant" in table:  # "" is written as nothing
-        table["variant"] = ["" if pd.isna(name) else str(name) for name in table["variant"]]
+    variants = [name for name in table if str(name).startswith("variant")]
+    for column in variants:  # "" is written as nothing
+        table[column] = ["" if pd.isna(name) else str(name) for name in table[column]]
     return table

@@ -201,7 +201,10 @@ def _correlation(value: object) -> str:
 
 def _number(value: object, form: str) -> str:
     number = float(value) if isinstance(value, int | float) else float("nan")
-    return "-" if np.isnan(number) else format(number, form)
+    if np.isnan(number):
+        return "-"
+    text = format(number, form)
+    return format(0.0, form) if float(text) == 0 else text  # not -0.00
 
 
 def _one_line(cell: str) -> str:

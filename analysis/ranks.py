@@ -5,7 +5,7 @@ out. Stages of different runs are made comparable by one criterion: the same sta
 the same share of the dense generalization kept, or the same budget of parameters.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal, cast, get_args
 
@@ -220,8 +220,13 @@ def depth_trend(table: pd.DataFrame) -> float:
 
 
 def depth_trend_interval(maps: dict[str, pd.DataFrame]) -> Interval:
-    """Return the mean of `depth_trend` over seeds, with its 95 % Student-t interval."""
-    return student_t_interval([depth_trend(table) for table in maps.values()])
+    """Return the mean of `depth_trend` over seeds, with its 95 % Student-t interval.
+
+    No correlation lies outside of [-1, 1], and so neither do the ends.
+    """
+    found = student_t_interval([depth_trend(table) for table in maps.values()])
+    low, high = (float(np.clip(end, -1, 1)) for end in (found.low, found.high))
+    return replace(found, low=low, high=high)
 
 
 def map_agreement(first: pd.DataFrame, second: pd.DataFrame) -> float:

@@ -1,16 +1,20 @@
 """Tables of docs/results.md."""
 
+from pathlib import Path
+
 import pytest
 
 from analysis.compare import compare
 from analysis.compare_text import comparison_table
 from analysis.control_differences import control_differences
 from analysis.curves import with_gain_retained
+from analysis.frozen import COMPARE_FILE, RANKING_FILE, frozen_tables, read_frozen
 from analysis.load import RunSet, load_runs
 from analysis.markdown import (
     agreement_table,
     differences_table,
     drops_table,
+    ranking_table,
     ranks_table,
     scores_table,
 )
@@ -57,6 +61,17 @@ def test_differences_have_one_row_a_control(runs: RunSet) -> None:
     means = [table.loc[(score, 0.2), "mean"] for score in ("memorization", "generalization")]
     assert row[:3] == ["mrpc (embedded)", "hold_dense", "2"]
     assert [cell.split(" ")[0] for cell in row[4].split(" / ")] == [f"{m:+.3f}" for m in means]
+
+
+def test_ranking_is_the_same_from_frozen_tables(runs: RunSet, tmp_path: Path) -> None:
+    comparison = compare(runs)
+    texts = frozen_tables(runs, at=Criterion(kind="stage", value=3))
+    for name in (COMPARE_FILE, RANKING_FILE):
+        (tmp_path / name).write_text(texts[name], "utf-8")
+    frozen = [read_frozen(tmp_path / name) for name in (COMPARE_FILE, RANKING_FILE)]
+    (row,) = cells(ranking_table(*frozen))
+    assert row[0] == "cola and mrpc"
+    assert ranking_table(*frozen) == ranking_table(comparison.table, comparison.ranking)
 
 
 def test_drops_say_what_goes_first(runs: RunSet) -> None:
