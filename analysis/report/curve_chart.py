@@ -136,11 +136,14 @@ def _reference_layers() -> list[alt.Chart]:
             y=_y(), color=_colour(), strokeDash=_dash(), tooltip=tooltip
         ),
         *(
-            # outside, where no curve is; apart, for the two floors may be close
-            floor.transform_filter(f"datum.curve == '{curve}'")
+            # outside, where no curve is; the higher one upwards, for the two floors may be close
+            floor.transform_window(
+                place="row_number()", sort=[alt.SortField("y", order="descending")]
+            )
+            .transform_filter(f"datum.place == {place}")
             .mark_text(align="left", dy=dy, text="floor", fontSize=10)
             .encode(x=alt.XValue(alt.expr("width + 18")), y=_y(), color=_colour(), tooltip=tooltip)
-            for curve, dy in zip(CURVES, (-5, 6, 0), strict=True)
+            for place, dy in ((1, -5), (2, 6))
         ),
         *(
             floor.transform_filter(f"datum.curve == '{curve}' && {_HAS_INTERVAL}")
