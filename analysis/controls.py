@@ -54,6 +54,11 @@ def block_of(stages: pd.DataFrame, names: Sequence[object]) -> pd.DataFrame:
     return block
 
 
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Return the names of some seeds: seed 2, or seeds 1, 2."""
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+
+
 def missing_controls(stages: pd.DataFrame) -> list[str]:
     """Return one sentence for every curve whose floor or control some seed lacks.
 
@@ -66,8 +71,7 @@ def missing_controls(stages: pd.DataFrame) -> list[str]:
             seeds = set(controls.loc[controls["role"] == role, "seed"])
             missing = sorted(set(paths["seed"]) - seeds)
             if missing:
-                which = ", ".join(str(seed) for seed in missing)
-                some = f" for seed {which}" if seeds else ""
+                some = f" for {seeds_text(missing)}" if seeds else ""
                 name = dataset_name(*names)
                 sentences.append(f"{name} has no {role} run{some}: {consequence}.")
     return sentences

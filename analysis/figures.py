@@ -21,7 +21,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from analysis import style
-from analysis.controls import RANDOM_MASK, REQUIRED_CONTROLS, block_of
+from analysis.controls import RANDOM_MASK, REQUIRED_CONTROLS, block_of, seeds_text
 from analysis.count_axis import count_axis
 from analysis.curves import (
     SCORES,
@@ -322,9 +322,7 @@ def _draw_notes(ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None) -> N
     for role in REQUIRED_CONTROLS:
         missing = sorted(seeds - set(stages.loc[stages["role"] == role, "seed"]))
         if missing:
-            which = (
-                "" if len(missing) == len(seeds) else f" for seed {', '.join(map(str, missing))}"
-            )
+            which = "" if len(missing) == len(seeds) else f" for {seeds_text(missing)}"
             absent.setdefault(which, []).append(role)
     lines = [] if drops is None else _levelling(drops)
     lines += [f"no {', '.join(roles)} run{which}" for which, roles in absent.items()]
