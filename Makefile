@@ -4,7 +4,8 @@ BIN = .venv/bin
 STAMP = .venv/.installed
 # Figures are drawn in a small environment of their own, without torch.
 FIGURES = .venv-figures
-# The runs behind the committed figures: gates as they are by default, of several experiments.
+# The runs behind the committed figures: gates as they are by default, of several experiments. 0.001 below is LEVEL of
+# experiments/fixed_xi.py.
 RECORDS = $(addprefix experiments/results/,controls mrpc_minilm glue_seeds fixed_xi) --only gates.gate_lr=1
 
 .PHONY: help demo test lint tables figures report constraints clean

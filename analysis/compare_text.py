@@ -9,22 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.compare import FIRST_BY_AREA, RANKED_SHARE, Comparison
+from analysis.control_differences import TOLD_SHARE
 from analysis.controls import dataset_name
 from analysis.curves import SHARES
 from analysis.figures import compact
 from analysis.intervals import p_text
 from analysis.load import KEYS
-from analysis.ranking_table import MEASURES, dataset_names, ranking_rows
+from analysis.ranking_table import RANKED, dataset_names, key_of, ranking_rows
 from analysis.slope_changepoint import ALPHA, MIN_POINTS
 
 Row = Mapping[Hashable, object]
 
 INFLECTION = "inflection_"
 """What the columns of inflections begin with, beside the shares."""
-
-_ENDS = {"": "difference", "_low": "low", "_high": "high"}
-_CONTROL_SHARE = 0.2
-"""Share of the dense count at which sentences set a path against its controls."""
 
 _EXPLANATION = f"""\
 d99 ... d50   fewest non-zero parameters that keep this share, from an isotonic fit; geometric mean
@@ -77,7 +74,7 @@ def ranking_table(comparison: Comparison) -> Table:
         title_justify="left",
     )
     view.add_column("datasets", overflow="fold")
-    for score, reference in MEASURES:
+    for score, reference in RANKED:
         view.add_column(f"{score},\nshare of {reference}", overflow="fold")
     for row in ranking_rows(comparison.ranking, dataset_names(comparison.table)):
         view.add_row(*row)
@@ -179,9 +176,8 @@ def first_text(row: Row) -> str:
     """
     if np.isnan(_number(row["difference"])):
         return "-"
-    ends: Row = {f"f{end}": row[name] for end, name in _ENDS.items()}
     text = _signed if row["measure"] == FIRST_BY_AREA else _ratio
-    return interval_text(ends, "f", text).replace("\n", " ")
+    return interval_line(row["difference"], row["low"], row["high"], text)
 
 
 def control_sentences(controls: pd.DataFrame, names: Sequence[object]) -> list[str]:
@@ -191,13 +187,13 @@ def control_sentences(controls: pd.DataFrame, names: Sequence[object]) -> list[s
         controls: Rows of every dataset.
         names: Values of `KEYS`.
     """
-    is_own = (controls[KEYS] == list(names)).all(axis=1) & (controls["share"] == _CONTROL_SHARE)
+    is_own = (controls[KEYS] == list(names)).all(axis=1) & (controls["share"] == TOLD_SHARE)
     sentences: list[str] = []
     for control, rows in controls[is_own & (controls["count"] > 0)].groupby("control"):
         parts = [f"{row['score']} {difference_text(row)}" for row in rows.to_dict("records")]
         seeds = int(rows["count"].max())
         sentences.append(
-            f"path minus {control} at {100 * _CONTROL_SHARE:g} % of dense: {', '.join(parts)} "
+            f"path minus {control} at {100 * TOLD_SHARE:g} % of dense: {', '.join(parts)} "
             f"({seeds} {'seed' if seeds == 1 else 'seeds'})."
         )
     return sentences
@@ -205,13 +201,12 @@ def control_sentences(controls: pd.DataFrame, names: Sequence[object]) -> list[s
 
 def difference_text(row: Row) -> str:
     """Return a difference with its interval, from a row with `mean`, `low` and `high`."""
-    ends: Row = {"d": row["mean"], "d_low": row["low"], "d_high": row["high"]}
-    return interval_text(ends, "d", _signed).replace("\n", " ")
+    return interval_line(row["mean"], row["low"], row["high"], _signed)
 
 
-def block_name(row: Row, suffix: str = "") -> str:
+def block_name(row: Row) -> str:
     """Return the name of the dataset and configuration of a row."""
-    return dataset_name(*(row[f"{key}{suffix}"] for key in KEYS))
+    return dataset_name(*key_of(row))
 
 
 def fewest_text(row: Row, share: str) -> str:
@@ -229,6 +224,12 @@ def interval_text(row: Row, name: str, text: Callable[[object], str]) -> str:
     if any(np.isnan(_number(end)) for end in ends):
         return text(row[name])
     return f"{text(row[name])}\n[{text(ends[0])}, {text(ends[1])}]"
+
+
+def interval_line(value: object, low: object, high: object, text: Callable[[object], str]) -> str:
+    """Return a value with its interval, where it has one, on one line."""
+    row: Row = {"value": value, "value_low": low, "value_high": high}
+    return interval_text(row, "value", text).replace("\n", " ")
 
 
 def _number(value: object) -> float:

@@ -12,6 +12,8 @@ from analysis.intervals import student_t_interval
 from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH
 
 SHARES = (0.5, 0.2, 0.05)
+TOLD_SHARE = SHARES[1]
+"""The one of which sentences tell."""
 FLAT = (FLOOR, HOLD_DENSE)
 """Without a curve: their last score stands at every share."""
 

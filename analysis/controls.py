@@ -54,9 +54,21 @@ def block_of(stages: pd.DataFrame, names: Sequence[object]) -> pd.DataFrame:
     return block
 
 
-def seeds_text(seeds: Sequence[int]) -> str:
-    """Return the names of some seeds: seed 2, or seeds 1, 2."""
-    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+def lacking(block: pd.DataFrame) -> dict[str, str]:
+    """Return floor or control -> which paths of a block lack it: "", all, or " for seeds 1, 2".
+
+    Args:
+        block: Stages of the paths of one block, and those of their floors and controls.
+    """
+    seeds = set(block.loc[block["role"] == PATH, "seed"])
+    found: dict[str, str] = {}
+    for role in REQUIRED_CONTROLS:
+        missing = sorted(seeds - set(block.loc[block["role"] == role, "seed"]))
+        if missing:
+            noun = "seed" if len(missing) == 1 else "seeds"
+            which = f" for {noun} {', '.join(map(str, missing))}"
+            found[role] = "" if len(missing) == len(seeds) else which
+    return found
 
 
 def missing_controls(stages: pd.DataFrame) -> list[str]:
@@ -66,14 +78,11 @@ def missing_controls(stages: pd.DataFrame) -> list[str]:
     """
     sentences: list[str] = []
     for names, paths in stages[stages["role"] == PATH].groupby(KEYS, sort=True):
-        controls = stages[controls_of(stages, paths)]
-        for role, consequence in REQUIRED_CONTROLS.items():
-            seeds = set(controls.loc[controls["role"] == role, "seed"])
-            missing = sorted(set(paths["seed"]) - seeds)
-            if missing:
-                some = f" for {seeds_text(missing)}" if seeds else ""
-                name = dataset_name(*names)
-                sentences.append(f"{name} has no {role} run{some}: {consequence}.")
+        block = pd.concat([paths, stages[controls_of(stages, paths)]])
+        sentences += [
+            f"{dataset_name(*names)} has no {role} run{which}: {REQUIRED_CONTROLS[role]}."
+            for role, which in lacking(block).items()
+        ]
     return sentences
 
 

@@ -21,7 +21,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from analysis import style
-from analysis.controls import RANDOM_MASK, REQUIRED_CONTROLS, block_of, seeds_text
+from analysis.controls import RANDOM_MASK, block_of, lacking
 from analysis.count_axis import count_axis
 from analysis.curves import (
     SCORES,
@@ -317,13 +317,9 @@ def _levelling(drops: pd.DataFrame) -> list[str]:
 def _draw_notes(ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None) -> None:
     """Say below the axis which controls are missing, and how many stages had not settled."""
     paths = stages[stages["role"] == PATH]
-    seeds = set(paths["seed"])
     absent: dict[str, list[str]] = {}
-    for role in REQUIRED_CONTROLS:
-        missing = sorted(seeds - set(stages.loc[stages["role"] == role, "seed"]))
-        if missing:
-            which = "" if len(missing) == len(seeds) else f" for {seeds_text(missing)}"
-            absent.setdefault(which, []).append(role)
+    for role, which in lacking(stages).items():
+        absent.setdefault(which, []).append(role)
     lines = [] if drops is None else _levelling(drops)
     lines += [f"no {', '.join(roles)} run{which}" for which, roles in absent.items()]
     counts = [flickering_stages(run) for _, run in paths.groupby("run_id")]

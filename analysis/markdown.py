@@ -1,6 +1,6 @@
 """Tables of `docs/results.md`, from the frozen tables behind the figures."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from analysis.compare_text import (
     difference_text,
     fewest_text,
     first_text,
+    interval_line,
     interval_text,
     levels_off,
     power_text,
@@ -23,7 +24,7 @@ from analysis.curves import SCORES, hold_dense_scores
 from analysis.figures import compact
 from analysis.intervals import p_text
 from analysis.load import KEYS
-from analysis.ranking_table import MEASURES, dataset_names, ranking_rows
+from analysis.ranking_table import RANKED, dataset_names, ranking_rows
 from analysis.ranks import agreements, depth_trend_interval, mean_map, rank_maps
 
 
@@ -118,7 +119,7 @@ def ranking_table(table: pd.DataFrame, ranking: pd.DataFrame) -> str:
         table: What `analysis.compare_text.comparison_table` returns.
         ranking: `Comparison.ranking`.
     """
-    heads = ["datasets", *(f"{score}, share of {reference}" for score, reference in MEASURES)]
+    heads = ["datasets", *(f"{score}, share of {reference}" for score, reference in RANKED)]
     rows = ranking_rows(ranking, dataset_names(table))
     cells = [[cell.replace("\n", ", ") for cell in row] for row in rows]
     return _markdown(heads, cells)
@@ -136,7 +137,6 @@ def ranks_table(maps: pd.DataFrame) -> str:
         stages = block.drop_duplicates("run_id")
         by_seed = _maps(block)
         trend = depth_trend_interval(by_seed)
-        ends: dict[Hashable, object] = {"t": trend.mean, "t_low": trend.low, "t_high": trend.high}
         share = 100 * (stages["num_nonzero_params"] / stages["num_adapter_params"]).mean()
         lambdas = stages["lambda"].astype(float)
         rows.append(
@@ -145,7 +145,7 @@ def ranks_table(maps: pd.DataFrame) -> str:
                 str(len(stages)),
                 f"{share:.2g} %",
                 " to ".join(dict.fromkeys(f"{v:.2g}" for v in (lambdas.min(), lambdas.max()))),
-                _one_line(interval_text(ends, "t", _correlation)),
+                interval_line(trend.mean, trend.low, trend.high, _correlation),
                 _correlation(agreements(by_seed)["spearman"].mean()),
             ]
         )

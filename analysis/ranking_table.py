@@ -14,7 +14,7 @@ from analysis.slope_changepoint import ALPHA
 Names = dict[tuple[object, ...], str]
 """Dataset -> its short name."""
 
-MEASURES = [(score, reference) for score in SCORES for reference in REFERENCES]
+RANKED = [(score, reference) for score in SCORES for reference in REFERENCES]
 """The columns: a score, and what d90 is a share of."""
 
 
@@ -48,7 +48,7 @@ def key_of(row: Mapping[Hashable, object], suffix: str = "") -> tuple[object, ..
 
 
 def ranking_rows(ranking: pd.DataFrame, names: Names) -> list[list[str]]:
-    """Return a row a pair of datasets: both names, and a cell for each of `MEASURES`.
+    """Return a row a pair of datasets: both names, and a cell for each of `RANKED`.
 
     A cell names the one that needs fewer parameters, by what factor, and on a second line the
     adjusted p; it is "not told apart" with both where p is larger than 0.05, and "-" where one of
@@ -68,6 +68,6 @@ def ranking_rows(ranking: pd.DataFrame, names: Names) -> list[list[str]]:
             told = f"{fewer} ÷ {row['ratio']:.3g}" if p_value <= ALPHA else "not told apart"
             pair[row["score"], row["reference"]] = f"{told}\n{p_text(p_value)}"
     return [
-        [" and ".join(pair), *(found.get(measure, "-") for measure in MEASURES)]
+        [" and ".join(pair), *(found.get(measure, "-") for measure in RANKED)]
         for pair, found in sorted(cells.items())
     ]

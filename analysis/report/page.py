@@ -12,12 +12,11 @@ import vl_convert
 import yaml
 from markupsafe import Markup
 
-from analysis.compare import Comparison, compare
+from analysis.compare import compare
 from analysis.controls import configuration_notes
 from analysis.curves import SHARES, with_gain_retained, with_gap
 from analysis.load import FLOOR, HOLD_DENSE, PATH, RunSet, comparability_notes, with_curves
-from analysis.ranking_table import MEASURES as RANKED
-from analysis.ranking_table import dataset_names, ranking_rows
+from analysis.ranking_table import RANKED, dataset_names, ranking_rows
 from analysis.ranks import Criterion, stages_at
 from analysis.report import look
 from analysis.report.blocks import Dataset, block_text, curve_data, datasets_of, map_data
@@ -91,7 +90,10 @@ def report(runs: RunSet) -> Page:
         rank_colours=look.RANK_COLOURS,
         full_rank=r,
         shares=list(SHARES),
-        ranking=[[cell.split("\n") for cell in row] for row in _ranking(comparison)],
+        ranking=[
+            [cell.split("\n") for cell in row]
+            for row in ranking_rows(comparison.ranking, dataset_names(comparison.table))
+        ],
         measures_ranked=RANKED,
         counts=_role_counts(used),
         runs=_run_rows(used, runs.configs),
@@ -100,10 +102,6 @@ def report(runs: RunSet) -> Page:
         states=used["state"].value_counts().sort_index().to_dict(),
     )
     return Page(html=html, used=used, excluded=comparison.excluded, notes=comparison.notes)
-
-
-def _ranking(comparison: Comparison) -> list[list[str]]:
-    return ranking_rows(comparison.ranking, dataset_names(comparison.table))
 
 
 def _first_stage(datasets: list[Dataset]) -> int:

@@ -12,7 +12,7 @@ from analysis.controls import missing_controls
 from analysis.intervals import p_text
 from analysis.latex import escape_latex, first_table, shares_table
 from analysis.load import KEYS, load_runs
-from analysis.ranking_table import MEASURES, Names, dataset_names, ranking_rows
+from analysis.ranking_table import RANKED, Names, dataset_names, ranking_rows
 from analysis.resampling import read_correct, resampled_scores
 from sorakit.config import BackboneConfig, GatesConfig
 from sorakit.records import EXAMPLES_FILE, STAGES_FILE
@@ -68,8 +68,8 @@ def test_ranking_table_has_a_row_a_pair(root: Path) -> None:
     comparison = compare(load_runs([root]))
     (row,) = ranking_rows(comparison.ranking, dataset_names(comparison.table))
     assert row[0] == "mrpc and pydoc_topic"
-    assert len(row) == 1 + len(MEASURES)
-    for cell, (score, reference) in zip(row[1:], MEASURES, strict=True):
+    assert len(row) == 1 + len(RANKED)
+    for cell, (score, reference) in zip(row[1:], RANKED, strict=True):
         of = comparison.ranking
         (pair,) = of[(of["score"] == score) & (of["reference"] == reference)].to_dict("records")
         named = f"{pair['task_fewer']} ÷ {pair['ratio']:.3g}"
