@@ -70,7 +70,8 @@ def test_one_seed_has_no_interval(stages: pd.DataFrame) -> None:
 
 
 def test_share_that_was_not_measured_is_nan(stages: pd.DataFrame) -> None:
-    table = control_differences(stages, shares=[0.001])
+    table = control_differences(stages, controls=["random_mask"], shares=[0.001])
+    assert len(table) == 2
     assert table["mean"].isna().all()
     assert (table["count"] == 0).all()
 

@@ -11,16 +11,18 @@ import pytest
 
 from analysis.cli import main
 from analysis.compare import compare
+from analysis.compare_text import control_sentences
 from analysis.controls import missing_controls
 from analysis.count_axis import count_axis
 from analysis.curves import SCORES, mean_curve, with_gain_retained, with_gap
-from analysis.load import load_runs
+from analysis.load import KEYS, load_runs
+from analysis.ranking_table import dataset_names, ranking_rows
 from analysis.ranks import Criterion, mean_map, rank_maps, stages_at
 from analysis.report import look
 from analysis.report.glyphs import glyph
 from analysis.report.page import report
 from analysis.report.rank_chart import rank_map_series
-from analysis.report.sentences import dataset_names, what_you_see
+from analysis.report.sentences import what_you_see
 from analysis.report.series import CURVES, MEASURES, series
 from sorakit.config import BackboneConfig, GatesConfig, StageConfig, XiConfig
 from tests.support.fake_runs import write_run
@@ -150,6 +152,36 @@ def test_every_lacking_control_is_said(tmp_path: Path) -> None:
 def test_dataset_with_all_controls_lacks_nothing(tmp_path: Path) -> None:
     write_controls(tmp_path, seed=0)
     assert '<ul class="missing">' not in report(load_runs([tmp_path])).html
+
+
+def test_page_says_how_far_a_path_is_from_its_controls(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_controls(tmp_path, seed)
+    comparison = compare(load_runs([tmp_path]))
+    sentences = control_sentences(comparison.controls, comparison.table[KEYS].iloc[0].tolist())
+    assert [text.split(" at ")[0] for text in sentences] == [
+        "path minus hold_dense", "path minus random_mask",
+    ]  # fmt: skip
+    html = report(load_runs([tmp_path])).html
+    assert all(f"<li>P{sentence[1:]}</li>" in html for sentence in sentences)
+
+
+def test_page_and_terminal_rank_datasets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for task in ("cola", "mrpc"):
+        for seed in range(3):
+            write_run(tmp_path, "path", task=task, seed=seed, num_layers=2 + (task == "mrpc"))
+    comparison = compare(load_runs([tmp_path]))
+    (row,) = ranking_rows(comparison.ranking, dataset_names(comparison.table))
+    html = report(load_runs([tmp_path])).html
+    (table,) = re.findall(r'<table id="ranking">.*?</table>', html, flags=re.DOTALL)
+    main(["compare", str(tmp_path)])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert row[0] == "cola and mrpc"
+    for text in (part for cell in row for part in cell.split("\n") if part != "-"):
+        assert text.replace("<", "&lt;") in table
+        assert text in printed
 
 
 def test_page_is_the_same_when_made_again(tmp_path: Path) -> None:
