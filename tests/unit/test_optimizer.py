@@ -10,7 +10,7 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 
 from sorakit.config import GatesConfig, OptimConfig
-from sorakit.method.optimizer import ProxAdamW, ProxSGD
+from sorakit.method.optimizer import MAX_SKIPPED_STEPS, ProxAdamW, ProxSGD
 from sorakit.method.tuner import AdaptedMatrix, SoraConfig, adapted_matrices
 from sorakit.training.module import AdaptationModule
 from tests.support import reference
@@ -248,35 +248,84 @@ def test_prox_sgd_follows_eq_10():
     assert gate.tolist() == [0.5, -1.0, 0.0]
 
 
-def test_gate_without_gradient_is_named(generator):
-    matrices = draw_matrices(generator)
+def take_step_without(matrices, optimizer, generator, *, left_out):
     draw_gradients(matrices, generator)
-    matrices[1].gate.grad = None
+    for index in left_out:
+        for p in (matrices[index].lora_A, matrices[index].lora_B, matrices[index].gate):
+            p.grad = None
+    optimizer.step()
+
+
+def test_gates_without_any_gradient_are_named(generator):
+    matrices = draw_matrices(generator)
     message = (
-        "`grad` of a gate must not be None, got None for 1 of 2 gates, first 'layer.1.gate'. "
+        "`grad` of a gate must not be None, got None for 2 of 2 gates, first 'layer.0.gate'. "
         "Thresholding a gate without a gradient prunes it whatever the data say: check that every "
         "adapted module is used in the forward pass, and that gradient checkpointing is not "
         "reentrant."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        make_optimizer(matrices).step()
+        take_step_without(matrices, make_optimizer(matrices), generator, left_out=[0, 1])
 
 
-def test_gate_without_gradient_stops_before_anything_moves(generator):
+def test_gate_that_is_never_used_is_named_before_anything_moves(generator):
     matrices = draw_matrices(generator)
-    draw_gradients(matrices, generator)
-    matrices[1].gate.grad = None
+    optimizer = make_optimizer(matrices)
+    for _ in range(MAX_SKIPPED_STEPS):
+        take_step_without(matrices, optimizer, generator, left_out=[1])
     before = [p.detach().clone() for p in parameters_of(matrices)]
-    with pytest.raises(ValueError, match=r"^`grad` of a gate"):
-        make_optimizer(matrices).step()
+    message = r"^`grad` of a gate .* got None for 1 of 2 gates, first 'layer\.1\.gate'\."
+    with pytest.raises(ValueError, match=message):
+        take_step_without(matrices, optimizer, generator, left_out=[1])
     assert all(map(torch.equal, before, parameters_of(matrices)))
+
+
+def test_layer_that_is_dropped_now_and_then_is_no_error(generator):
+    matrices = draw_matrices(generator)
+    optimizer = make_optimizer(matrices)
+    for step in range(3 * MAX_SKIPPED_STEPS):
+        left_out = [] if step % MAX_SKIPPED_STEPS == 0 else [1]
+        take_step_without(matrices, optimizer, generator, left_out=left_out)
+
+
+@updates
+def test_gate_of_a_dropped_layer_moves_as_with_gradient_0(update, generator):
+    # lambda = xi / lr of the expected loss, in which a dropped layer has no part
+    dropped, zeroed = (nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
+    other = torch.randn(2, generator=generator)
+    for gate, gradients in (
+        (dropped, [torch.ones(2), None, torch.ones(2)]),
+        (zeroed, [torch.ones(2), torch.zeros(2), torch.ones(2)]),
+    ):
+        kept = nn.Parameter(other.clone())
+        group = {"params": [kept, gate], "lr": 0.1, "xi": 0.01, "gate_update": update}
+        optimizer = ProxAdamW([group], lr=LR)
+        for gradient in gradients:
+            kept.grad, gate.grad = torch.ones(2), gradient
+            optimizer.step()
+    assert torch.equal(dropped, zeroed)
+
+
+def test_steps_that_left_a_gate_out_are_in_the_checkpoint(generator):
+    matrices = draw_matrices(generator)
+    optimizer = make_optimizer(matrices)
+    for _ in range(MAX_SKIPPED_STEPS):
+        take_step_without(matrices, optimizer, generator, left_out=[1])
+    resumed = make_optimizer(matrices)
+    resumed.load_state_dict(optimizer.state_dict())
+    with pytest.raises(ValueError, match=r"^`grad` of a gate"):
+        take_step_without(matrices, resumed, generator, left_out=[1])
 
 
 def test_prox_sgd_names_an_unnamed_gate_without_gradient_by_its_position():
     gates = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))]
-    gates[0].grad = torch.zeros(2)
+    optimizer = ProxSGD(gates, lr=0.1, xi=0.1)
+    for _ in range(MAX_SKIPPED_STEPS):
+        gates[0].grad, gates[1].grad = torch.zeros(2), None
+        optimizer.step()
+    gates[1].grad = None
     with pytest.raises(ValueError, match=r"got None for 1 of 2 gates, first 'gate 1'\."):
-        ProxSGD(gates, lr=0.1, xi=0.1).step()
+        optimizer.step()
 
 
 @updates
