@@ -12,9 +12,9 @@ from analysis.compare import FIRST_BY_AREA, RANKED_SHARE, Comparison
 from analysis.control_differences import TOLD_SHARE
 from analysis.controls import dataset_name
 from analysis.curves import SHARES
-from analysis.figures import compact
 from analysis.intervals import p_text
 from analysis.load import KEYS
+from analysis.number_text import compact
 from analysis.ranking_table import RANKED, dataset_names, key_of, ranking_rows
 from analysis.slope_changepoint import ALPHA, MIN_POINTS
 

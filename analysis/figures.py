@@ -32,8 +32,10 @@ from analysis.curves import (
 )
 from analysis.intervals import student_t_interval
 from analysis.load import DEFAULT_SETTING, FLOOR, HOLD_DENSE, KEYS, PATH, require_path_run
+from analysis.number_text import compact, percent
 from analysis.ranks import map_of
 from analysis.slope_changepoint import ALPHA
+from analysis.value_axis import value_limits
 
 MAX_COLUMNS = 3
 _LINE = 0.17  # inches of a line of a title
@@ -88,8 +90,10 @@ def draw_curve(ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None = None
     for score in SCORES:
         _draw_mask(ax, masked, score, zero_position)
         _draw_path(ax, paths, score, zero_position)
-    _draw_floors(ax, floor_scores(stages))
-    _draw_held(ax, hold_dense_scores(stages))
+    floors, held = floor_scores(stages), hold_dense_scores(stages)
+    _draw_floors(ax, floors)
+    _draw_held(ax, held)
+    _follow_curves(ax, [*_values(paths), *_values(masked), *_means(floors), *_means(held)])
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     _draw_drops(ax, drops)
     _draw_notes(ax, stages, drops)
@@ -125,6 +129,22 @@ def curve_figure(
         _shared_legend(figure, axes)
         figure.draw_without_rendering()  # settles the layout, so that later saves agree
     return figure
+
+
+def _values(stages: pd.DataFrame) -> list[float]:
+    return stages[SCORES].to_numpy(dtype=float).ravel().tolist()
+
+
+def _means(references: pd.DataFrame) -> list[float]:
+    columns = [name for name in references if str(name).startswith(tuple(SCORES))]
+    return references[columns].astype(float).mean().tolist()
+
+
+def _follow_curves(ax: Axes, values: Sequence[float]) -> None:
+    """End the y axis where intervals leave the curves far behind."""
+    low, high = ax.get_ylim()
+    least, most = value_limits(values)
+    ax.set_ylim(max(low, least), min(high, most))
 
 
 def _draw_path(ax: Axes, paths: pd.DataFrame, score: str, zero_position: float) -> None:
@@ -420,12 +440,12 @@ def rank_map_figure(maps: pd.DataFrame, *, width: Width = "auto") -> Figure:
 
 def _stage_title(stages: pd.DataFrame) -> str:
     """Describe the stages behind one map, a row each: share of dense, lambda, seeds."""
-    shares = 100 * stages["num_nonzero_params"] / stages["num_adapter_params"]
+    share = float((stages["num_nonzero_params"] / stages["num_adapter_params"]).mean())
     lambdas = stages["lambda"].astype(float)
     low, high = f"{lambdas.min():.2g}", f"{lambdas.max():.2g}"
     seeds = f"seed {stages['seed'].iloc[0]}" if len(stages) == 1 else f"{len(stages)} seeds"
     between = low if low == high else f"{low}\N{EN DASH}{high}"
-    return f"{shares.mean():.2g} % of dense, $\\lambda$ = {between}, {seeds}"
+    return f"{percent(share)} of dense, $\\lambda$ = {between}, {seeds}"
 
 
 def short_matrix_names(matrices: Iterable[str]) -> dict[str, str]:
@@ -452,14 +472,6 @@ def _prepare_axis(ax: Axes, counts: np.ndarray) -> float:
     ax.xaxis.set_minor_locator(FixedLocator(axis.minor))
     ax.xaxis.set_minor_formatter(NullFormatter())
     return axis.zero
-
-
-def compact(count: float) -> str:
-    """Return a count in three digits: 55.5k."""
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{suffix}"
-    return f"{count:.3g}"
 
 
 def _draw_break(ax: Axes, at: float) -> None:

@@ -16,8 +16,8 @@ from analysis.compare_text import (
     two_digits,
 )
 from analysis.curves import SHARES
-from analysis.figures import compact
 from analysis.load import KEYS
+from analysis.number_text import compact
 
 _COLUMNS = ["Score", "Share of", *(f"$d_{{{name[1:]}}}$" for name in SHARES), "Area", "Drops below"]
 

@@ -21,9 +21,9 @@ from analysis.compare_text import (
 from analysis.control_differences import SHARES, control_differences
 from analysis.controls import block_of
 from analysis.curves import SCORES, hold_dense_scores
-from analysis.figures import compact
 from analysis.intervals import p_text
 from analysis.load import KEYS
+from analysis.number_text import compact, percent
 from analysis.ranking_table import RANKED, dataset_names, ranking_rows
 from analysis.ranks import agreements, depth_trend_interval, mean_map, rank_maps
 
@@ -137,13 +137,13 @@ def ranks_table(maps: pd.DataFrame) -> str:
         stages = block.drop_duplicates("run_id")
         by_seed = _maps(block)
         trend = depth_trend_interval(by_seed)
-        share = 100 * (stages["num_nonzero_params"] / stages["num_adapter_params"]).mean()
+        share = float((stages["num_nonzero_params"] / stages["num_adapter_params"]).mean())
         lambdas = stages["lambda"].astype(float)
         rows.append(
             [
                 block_name(block.iloc[0].to_dict()),
                 str(len(stages)),
-                f"{share:.2g} %",
+                percent(share),
                 " to ".join(dict.fromkeys(f"{v:.2g}" for v in (lambdas.min(), lambdas.max()))),
                 interval_line(trend.mean, trend.low, trend.high, _correlation),
                 _correlation(agreements(by_seed)["spearman"].mean()),

@@ -9,6 +9,7 @@ from analysis.compressibility import REFERENCES
 from analysis.curves import SCORES
 from analysis.intervals import p_text
 from analysis.load import DATASET_KEYS, KEYS
+from analysis.number_text import compact
 from analysis.slope_changepoint import ALPHA
 
 Names = dict[tuple[object, ...], str]
@@ -65,7 +66,7 @@ def ranking_rows(ranking: pd.DataFrame, names: Names) -> list[list[str]]:
         pair = cells.setdefault((first, second), {})
         p_value = row["p_holm"]
         if pd.notna(p_value):
-            told = f"{fewer} ÷ {row['ratio']:.3g}" if p_value <= ALPHA else "not told apart"
+            told = f"{fewer} ÷ {compact(row['ratio'])}" if p_value <= ALPHA else "not told apart"
             pair[row["score"], row["reference"]] = f"{told}\n{p_text(p_value)}"
     return [
         [" and ".join(pair), *(found.get(measure, "-") for measure in RANKED)]

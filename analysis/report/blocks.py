@@ -27,7 +27,7 @@ from analysis.ranking_table import dataset_names
 from analysis.report.curve_chart import chart_values
 from analysis.report.rank_chart import rank_chart, rank_map_series
 from analysis.report.sentences import number
-from analysis.report.series import series
+from analysis.report.series import series, value_limits_of
 
 _DIGITS = 5  # significant digits of numbers in the page
 
@@ -155,7 +155,7 @@ def curve_data(dataset: Dataset) -> dict[str, Any]:
     ]
     metric = metric_label(str(dataset.path_stages["metric"].iloc[0]))
     return {
-        "values": chart_values(axis, metric=metric),
+        "values": chart_values(axis, value_limits_of(tables), metric=metric),
         "tables": {
             "breaks": {"x": [axis.zero_break] if axis.has_zero else []},
             "points": _columns(tables.points),

@@ -2,14 +2,15 @@
 # altair types its channels by overloads that strict cannot follow
 """The chart of one dataset's curves, as a Vega-Lite specification over named tables."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
 
 from analysis.count_axis import CountAxis
 from analysis.curves import SCORES
-from analysis.figures import compact
 from analysis.load import FLOOR, HOLD_DENSE, PATH
+from analysis.number_text import compact
 from analysis.report import look
 from analysis.report.series import CURVES, GAP, MEASURES
 
@@ -19,6 +20,10 @@ _STRIP_ROWS = {curve: HEIGHT + 15 + 17 * row for row, curve in enumerate(SCORES)
 _STRIP_HEIGHT = 44  # pixels between the curves and the axis of counts: where the inflections stand
 _IS_SHOWN = (
     "isValid(datum.y) && indexof(curves, datum.curve) >= 0 && indexof(roles, datum.role) >= 0"
+)
+_INTERVAL_END = (
+    "isValid(datum[measure + '_{end}']) ? "
+    "{cut}(datum[measure + '_{end}'], limits[measure].{end}) : null"
 )
 _HAS_INTERVAL = "isValid(datum.y_low)"
 # One scale of dashes and one of shapes serve all layers.
@@ -37,13 +42,14 @@ _SHAPES = {**look.CURVE_SHAPES, **look.CONTROL_SHAPES}
 def curve_chart() -> dict[str, Any]:
     """Return the specification that draws the curves of any dataset.
 
-    It reads the tables points, means, references, drops and breaks, and these parameters: `counts`
-    and `titles`, see `chart_values`; `measure` (what is drawn, a key of `MEASURES`), `curves` and
-    `roles` (what of it is shown). One specification serves all datasets of a page, which is most of
-    its size. In the strip below the curves stand the inflections.
+    It reads the tables points, means, references, drops and breaks, and these parameters: `counts`,
+    `limits` and `titles`, see `chart_values`; `measure` (what is drawn, a key of `MEASURES`),
+    `curves` and `roles` (what of it is shown). One specification serves all datasets of a page,
+    which is most of its size. In the strip below the curves stand the inflections.
     """
     params = [
         alt.param(name="counts", value={}),
+        alt.param(name="limits", value={}),
         alt.param(name="titles", value={}),
         alt.param(name="measure", value="raw"),
         alt.param(name="curves", value=CURVES),
@@ -69,11 +75,14 @@ def curve_chart() -> dict[str, Any]:
     )
 
 
-def chart_values(axis: CountAxis, *, metric: str) -> dict[str, Any]:
+def chart_values(
+    axis: CountAxis, limits: Mapping[str, tuple[float, float]], *, metric: str
+) -> dict[str, Any]:
     """Return the parameters that are one dataset's own.
 
     Args:
         axis: Axis of counts.
+        limits: Measure -> how far intervals are drawn.
         metric: Name of the score.
     """
     titles = {
@@ -87,6 +96,7 @@ def chart_values(axis: CountAxis, *, metric: str) -> dict[str, Any]:
     zero = [axis.zero] if axis.has_zero else []
     return {
         "titles": titles,
+        "limits": {name: {"low": low, "high": high} for name, (low, high) in limits.items()},
         "counts": {
             "domain": [axis.left, axis.right],
             "zero": axis.zero if axis.has_zero else None,
@@ -102,8 +112,9 @@ def _rows(table: str, role: str) -> alt.Chart:
         alt.Chart(alt.NamedData(table))
         .transform_calculate(
             y="datum[measure]",
-            y_low="datum[measure + '_low']",
-            y_high="datum[measure + '_high']",
+            # a wide interval ends at the edge of the chart, which follows the curves
+            y_low=_INTERVAL_END.format(end="low", cut="max"),
+            y_high=_INTERVAL_END.format(end="high", cut="min"),
             line=_LINE,
             # formatted here: the format of a tooltip makes 0 of what is not known
             interval="isValid(datum[measure + '_low']) ? format(datum[measure + '_low'], '.3~f') + "

@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.curves import SCORES
 from analysis.figures import short_matrix_names
+from analysis.number_text import percent
 from analysis.ranks import agreements, depth_trend, depth_trend_interval
 from analysis.report import look
 from analysis.slope_changepoint import FloatArray
@@ -171,13 +172,13 @@ def _caption(rows: pd.DataFrame) -> str:
     """Describe one stage, or the mean of that stage over several paths."""
     about = "" if len(rows) == 1 else "about "
     count = rows["num_nonzero_params"].mean()
-    share = 100 * count / rows["num_adapter_params"].mean()
+    share = count / rows["num_adapter_params"].mean()
     xis = rows["xi"].astype(float)
     low, high = f"{xis.min():.2g}", f"{xis.max():.2g}"
     scores = ", ".join(f"{score} {rows[score].mean():.3f}" for score in SCORES)
     return (
         f"ξ = {low if low == high else f'{low} to {high}'} · {about}{count:,.0f} parameters "
-        f"({share:.2g} % of all) · {scores}"
+        f"({percent(share)} of all) · {scores}"
     )
 
 

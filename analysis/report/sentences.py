@@ -16,9 +16,9 @@ from analysis.compare import (
 from analysis.compare_text import Row
 from analysis.controls import block_of, missing_controls
 from analysis.curves import SCORES
-from analysis.figures import compact
 from analysis.intervals import p_text
 from analysis.load import KEYS, PATH, RunSet
+from analysis.number_text import compact
 from analysis.ranking_table import Names, dataset_names, key_of
 from analysis.slope_changepoint import ALPHA
 

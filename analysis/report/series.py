@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.curves import SCORES, curve_points, mean_curve
 from analysis.intervals import student_t_interval
 from analysis.load import FLOOR, HOLD_DENSE
+from analysis.value_axis import value_limits
 
 MEASURES = {
     "raw": "score",
@@ -89,6 +90,17 @@ def measure_columns(curve: str) -> dict[str, str]:
         "gain": f"{curve}_gain_retained",
         "loss": f"{curve}_loss",
     }
+
+
+def value_limits_of(tables: Series) -> dict[str, tuple[float, float]]:
+    """Return measure -> how far its intervals may stretch the axis; see `value_limits`."""
+    limits: dict[str, tuple[float, float]] = {}
+    for measure in MEASURES:
+        drawn = (tables.points, tables.means, tables.references)
+        values = [float(value) for table in drawn for value in table[measure]]
+        if any(np.isfinite(values)):
+            limits[measure] = value_limits(values)
+    return limits
 
 
 def _points(stages: pd.DataFrame, curve: str) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.arguments import VERBS
 from analysis.cli import main
 from analysis.frozen import read_frozen
 from analysis.load import load_runs
@@ -23,6 +24,16 @@ def runs(tmp_path: Path) -> Path:
 
 def files_of(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("verb", [[], *([name] for name in VERBS)])
+def test_help_of_every_verb_exits_0(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*verb, "--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: python -m analysis")
+    assert "%%" not in out
 
 
 def test_figures_writes_both_figures_as_pdf_and_png(runs: Path, tmp_path: Path) -> None:

@@ -179,6 +179,22 @@ def test_band_is_the_interval_over_seeds(seeds: RunSet) -> None:
     assert (ys.min(), ys.max()) == pytest.approx((expected["low"].min(), expected["high"].max()))
 
 
+def test_y_axis_follows_the_curves_of_two_seeds(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path, seed=seed)
+    stages = load_runs([tmp_path]).stages
+    # the seeds differ by 0.05, so their interval is 0.3 wide on either side
+    stages.loc[stages["seed"] == 1, ["memorization", "generalization"]] += 0.05
+    ax = curve_axes(stages)
+    scores = stages[["memorization", "generalization"]].to_numpy(dtype=float)
+    height = scores.max() - scores.min()
+    low, high = ax.get_ylim()
+    assert scores.min() - 0.31 * height < low < scores.min()
+    assert scores.max() < high < scores.max() + 0.31 * height
+    (band,) = [c for c in ax.collections if c.get_gid() == "band:memorization"]
+    assert band.get_paths()[0].get_extents().height > high - low
+
+
 def test_random_mask_is_drawn_beside_the_path(seeds: RunSet) -> None:
     masked = seeds.stages[seeds.stages["role"] == "random_mask"]
     (line,) = drawn(curve_axes(seeds.stages), "random_mask:generalization")

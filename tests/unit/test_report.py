@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import vl_convert
 
 from analysis.cli import main
 from analysis.compare import compare
@@ -356,3 +357,30 @@ def test_curves_and_controls_differ_without_colour() -> None:
     names = [*CURVES, *look.CONTROL_SHAPES, "floor", "hold_dense"]
     drawn = [re.sub(r'"#\w+"', "", glyph(name)) for name in names]
     assert len(set(drawn)) == len(names)
+
+
+def test_chart_follows_the_curves_of_two_seeds(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path, seed=seed)
+    runs = load_runs([tmp_path])
+    stages = runs.stages
+    stages.loc[stages["seed"] == 1, [*SCORES]] += 0.05  # an interval of 0.3 on either side
+    labels = [float(text) for text in y_labels(report(runs).html)]
+    assert labels
+    assert stages[SCORES].min(axis=None) - 0.2 < min(labels)
+    assert max(labels) < stages[SCORES].max(axis=None) + 0.2
+
+
+def y_labels(html: str) -> list[str]:
+    """Return the labels of the y axis of the first chart of a page, drawn."""
+    data = data_of(html)
+    (curves,) = data["curves"].values()
+    spec = data["curve_spec"]
+    spec["params"] = [{**p, "value": curves["values"].get(p["name"], p["value"])} for p in spec["params"]]  # fmt: skip
+    spec["datasets"] = {
+        name: pd.DataFrame(columns).astype(object).replace({np.nan: None}).to_dict("records")
+        for name, columns in curves["tables"].items()
+    }
+    svg = vl_convert.vegalite_to_svg({**spec, "width": 400})
+    (axis,) = re.findall(r'aria-label="Y-axis[^>]*>.*?role-axis-label.*?</g>', svg, flags=re.DOTALL)
+    return [text.replace("−", "-") for text in re.findall(r">([-−\d.]+)</text>", axis)]
