@@ -184,7 +184,8 @@ def test_y_axis_follows_the_curves_of_two_seeds(tmp_path: Path) -> None:
         write_run(tmp_path, seed=seed)
     stages = load_runs([tmp_path]).stages
     # the seeds differ by 0.05, so their interval is 0.3 wide on either side
-    stages.loc[stages["seed"] == 1, ["memorization", "generalization"]] += 0.05
+    for score in ("memorization", "generalization"):
+        stages[score] = stages[score].astype(float) + 0.05 * stages["seed"].astype(float)
     ax = curve_axes(stages)
     scores = stages[["memorization", "generalization"]].to_numpy(dtype=float)
     height = scores.max() - scores.min()

@@ -4,7 +4,8 @@ from analysis.value_axis import MARGIN, value_limits
 
 
 def test_limits_leave_room_of_a_share_of_the_height() -> None:
-    assert np.allclose(value_limits([0.5, float("nan"), 0.9, 0.7]), (0.5 - MARGIN * 0.4, 0.9 + MARGIN * 0.4))  # fmt: skip
+    limits = value_limits([0.5, float("nan"), 0.9, 0.7])
+    assert np.allclose(limits, (0.5 - MARGIN * 0.4, 0.9 + MARGIN * 0.4))
 
 
 def test_flat_curves_keep_some_height() -> None:
