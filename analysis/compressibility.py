@@ -15,7 +15,7 @@ from scipy.optimize import isotonic_regression
 from analysis.curves import SCORES, SHARES, area_weights
 from analysis.load import KEYS, PATH
 from analysis.slope_changepoint import FloatArray
-from sorakit.records import ROUNDING
+from sorakit.retention import ROUNDING
 
 Reference = Literal["dense", "gain"]
 REFERENCES: tuple[Reference, ...] = ("dense", "gain")

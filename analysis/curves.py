@@ -10,7 +10,7 @@ from analysis.configurations import id_column
 from analysis.intervals import student_t_interval
 from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH, SEED_KEYS
 from sorakit import metric_names
-from sorakit.records import sparsest_keeping
+from sorakit.retention import sparsest_keeping
 
 SCORES = [*metric_names.SCORES]  # a list, to select columns with
 SHARES = {**metric_names.SHARES, "d50": 0.50}

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.curves import sparsest_keeping
 from analysis.intervals import Interval, student_t_interval
 from analysis.load import KEYS, PATH
+from sorakit.retention import sparsest_keeping
 
 Kind = Literal["stage", "lambda", "retention", "budget"]
 

@@ -297,7 +297,7 @@ def _export(options: Namespace) -> int:
 
 def _retaining(run: Any, share: float) -> int:
     """Return the stage with the fewest parameters that keep `share` of dense generalization."""
-    from sorakit.records import sparsest_keeping
+    from sorakit.retention import sparsest_keeping
 
     if not 0 < share <= 1:
         raise ValueError(f"`--retention` must be in (0, 1], got {share}.")

@@ -33,7 +33,8 @@ from sorakit.metric_names import (
     fewest_params,
     floor_score,
 )
-from sorakit.records import Run, is_run_folder, load_run, role_of, sparsest_keeping
+from sorakit.records import Run, is_run_folder, load_run, role_of
+from sorakit.retention import sparsest_keeping
 
 GAINS = {MEMORIZATION_SPLIT: MEMORIZATION_GAIN, GENERALIZATION_SPLIT: GENERALIZATION_GAIN}
 STEP_KEYS = {

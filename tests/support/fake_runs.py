@@ -1,5 +1,6 @@
 """Run folders written without training, for tests of the reader and the analysis only."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,7 +114,13 @@ def write_run(
 
 
 def append_fake_stage(
-    writer: RunWriter, config: RunConfig, stage: int, *, kind: Kind = "path", num_layers: int = 2
+    writer: RunWriter,
+    config: RunConfig,
+    stage: int,
+    *,
+    kind: Kind = "path",
+    num_layers: int = 2,
+    measures: Mapping[str, float | None] | None = None,
 ) -> None:
     """Append a stage whose counts follow `ALIVE_SHARES` and whose scores fall with them."""
     ranks = [] if kind == "floor" else fake_ranks(config, stage, kind=kind, num_layers=num_layers)
@@ -122,6 +129,7 @@ def append_fake_stage(
         ranks=ranks,
         examples=fake_examples(stage),
         timing={"seconds": 1.0},
+        measures=measures,
     )
 
 

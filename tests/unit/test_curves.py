@@ -13,7 +13,6 @@ from analysis.curves import (
     floor_scores,
     hold_dense_scores,
     mean_curve,
-    sparsest_keeping,
     summary,
     values_at,
     with_gain_retained,
@@ -114,31 +113,6 @@ def test_floor_of_another_setting_is_not_used() -> None:
 
 def test_curves_are_ordered_by_count() -> None:
     assert with_gain_retained(PATH)["num_nonzero_params"].tolist() == [0, 100, 500, 1000]
-
-
-def test_sparsest_keeping_takes_the_smallest_count_not_the_last_stage_before_a_dip() -> None:
-    # 500 parameters keep 95 % of generalization, 100 keep all of it
-    stage = sparsest_keeping(PATH, "generalization", 0.99)
-    assert stage is not None
-    assert stage["num_nonzero_params"] == 100
-
-
-def test_sparsest_keeping_counts_a_score_exactly_at_the_share() -> None:
-    table = curve([(10, 0.8, 0.8), (5, 0.72, 0.72)])  # 0.9 * 0.8 is 0.72 on paper only
-    stage = sparsest_keeping(table, "memorization", 0.9)
-    assert stage is not None
-    assert stage["num_nonzero_params"] == 5
-
-
-def test_sparsest_keeping_takes_the_later_of_equal_counts() -> None:
-    table = curve([(10, 0.8, 0.8), (5, 0.8, 0.8), (5, 0.8, 0.8)])
-    stage = sparsest_keeping(table, "memorization", 0.5)
-    assert stage is not None
-    assert stage["stage"] == 2
-
-
-def test_sparsest_keeping_is_undefined_for_a_dense_score_of_zero() -> None:
-    assert sparsest_keeping(curve([(10, 0.0, 0.0), (0, 0.0, 0.0)]), "memorization", 0.9) is None
 
 
 def test_summary_gives_the_fewest_parameters_of_every_share() -> None:

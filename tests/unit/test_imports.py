@@ -74,6 +74,7 @@ def test_module_imports(module: str):
         "sorakit",
         "sorakit.config",
         "sorakit.records",
+        "sorakit.retention",
         "sorakit.metric_names",
         "sorakit.training.levels",
         "sorakit.cli",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.load import load_runs
 from sorakit.config import RunConfig, TrainerConfig
 from sorakit.records import (
     EXAMPLES_FILE,
@@ -64,7 +65,7 @@ def test_run_id_ignores_num_threads() -> None:
 
 def test_run_id_changes_with_the_method_version(monkeypatch: pytest.MonkeyPatch) -> None:
     before = run_id(RunConfig())
-    monkeypatch.setattr("sorakit.records.METHOD_VERSION", 999)
+    monkeypatch.setattr("sorakit.records.identity.METHOD_VERSION", 999)
     assert run_id(RunConfig()) != before
 
 
@@ -198,13 +199,62 @@ def test_examples_of_an_incomplete_stage_are_ignored(tmp_path: Path) -> None:
 def test_stage_line_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_run(tmp_path, num_stages=0)
     written: list[str] = []
-    replace_parquet = "sorakit.records._replace_parquet"
+    replace_parquet = "sorakit.records.writer.replace_parquet"
     monkeypatch.setattr(replace_parquet, lambda file, table: written.append(file.name))
     monkeypatch.setattr(
-        "sorakit.records._append_lines", lambda file, rows: written.append(file.name)
+        "sorakit.records.writer.append_lines", lambda file, rows: written.append(file.name)
     )
     append_fake_stage(RunWriter(path), fake_config(), 0)
     assert written == [EXAMPLES_FILE, RANKS_FILE, TIMINGS_FILE, STAGES_FILE]
+
+
+# Columns of a newer release
+
+
+def test_measure_is_a_column_of_the_stage(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=0)
+    append_fake_stage(RunWriter(path), fake_config(), 0, measures={"sharpness": 0.5, "flat": None})
+    row = load_run(path).stages.iloc[0]
+    assert (row["sharpness"], row["flat"]) == (0.5, None)
+
+
+def test_measure_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=0)
+    with pytest.raises(ValueError, match=r"^`sharpness` of stage 0 must be finite, got nan\. "):
+        append_fake_stage(RunWriter(path), fake_config(), 0, measures={"sharpness": math.nan})
+
+
+def add_to_every_line(file: Path) -> None:
+    rows = [{**json.loads(line), "of_tomorrow": {"deep": [1]}} for line in lines_of(file)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_unknown_columns_do_a_reader_no_harm(tmp_path: Path) -> None:
+    known = load_run(write_run(tmp_path / "known", num_stages=2))
+    path = write_run(tmp_path / "newer", num_stages=2)
+    for name in (STAGES_FILE, RANKS_FILE, TIMINGS_FILE):
+        add_to_every_line(path / name)
+    for name in (META_FILE, STATUS_FILE):
+        content = json.loads((path / name).read_text())
+        (path / name).write_text(json.dumps({**content, "of_tomorrow": {"deep": [1]}}))
+    examples = pd.read_parquet(path / EXAMPLES_FILE)
+    examples.assign(of_tomorrow=1).to_parquet(path / EXAMPLES_FILE)
+    newer = load_run(path)
+    for table in ("stages", "ranks", "timings"):
+        old = getattr(known, table)
+        pd.testing.assert_frame_equal(getattr(newer, table)[list(old.columns)], old)
+    assert newer.stages["of_tomorrow"].tolist() == [{"deep": [1]}] * 2
+    old_examples = known.examples()
+    pd.testing.assert_frame_equal(newer.examples()[list(old_examples.columns)], old_examples)
+
+
+def test_analysis_reads_a_record_with_unknown_columns(tmp_path: Path) -> None:
+    path = write_run(tmp_path, num_stages=2)
+    before = load_runs([tmp_path]).stages
+    add_to_every_line(path / STAGES_FILE)
+    add_to_every_line(path / RANKS_FILE)
+    after = load_runs([tmp_path]).stages
+    pd.testing.assert_frame_equal(after[list(before.columns)], before)
 
 
 # Refused numbers

@@ -1,0 +1,113 @@
+"""Which experiment a configuration is: run id, key of its dense stage, folder, role."""
+
+import hashlib
+import json
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from sorakit.config import METHOD_VERSION, NULL_MODELS, RunConfig
+
+PATH = "path"
+"""Role of a run of Algorithm 1; the role of a control is its name."""
+FLOOR = "floor"
+"""Role of a run without an adapter."""
+
+
+def role_of(method: str, control: str) -> str:
+    """Return what a run stands for: the path, the floor, or the control that it is.
+
+    Args:
+        method: `method.name`.
+        control: `stage.control`.
+    """
+    if method == "head_only":
+        return FLOOR
+    return PATH if control == "none" else control
+
+
+def config_to_dict(config: RunConfig) -> dict[str, Any]:
+    """Return the resolved configuration as plain nested dictionaries.
+
+    As `dataclasses.asdict` does, in a tenth of its time: a sweep names thousands of runs.
+    """
+    return {name: _plain(value) for name, value in vars(config).items()}
+
+
+def short_hash(value: Any) -> str:
+    """Return the hash of nested plain values by which folders are named."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_id(config: RunConfig) -> str:
+    """Return the short hash that names an experiment.
+
+    It covers the resolved configuration and the method version, without what cannot change the
+    experiment: the output folder, the number of threads and where the run is shown.
+    """
+    content = _named_content(config)
+    del content["trainer"]["num_threads"]
+    return short_hash({"method_version": METHOD_VERSION, "config": _numbers_as_floats(content)})
+
+
+def dense_config(config: RunConfig) -> dict[str, Any]:
+    """Return the part of a configuration that decides the dense stage and its record.
+
+    Two configurations in which it is the same may share the dense stage: they differ only in what
+    comes after it. The number of threads is part of it: it decides the last bits.
+    """
+    content = _named_content(config)
+    control = config.stage.control
+    stage = {
+        "lr_factor": config.stage.lr_factor,  # the dense learning rate decays to it
+        "kkt_examples": config.stage.kkt_examples,  # a column of the record
+        "null_model": control if control in NULL_MODELS else None,
+    }
+    return {**content, "xi": {"start": config.xi.start}, "stage": stage}
+
+
+def dense_key(config: RunConfig) -> str:
+    """Return the short hash of `dense_config`, with the method version."""
+    content = _numbers_as_floats(dense_config(config))
+    return short_hash({"method_version": METHOD_VERSION, "config": content})
+
+
+def run_path(config: RunConfig) -> Path:
+    """Return the folder of a run: `out_dir`, or runs/<task>/<run_id>."""
+    if config.out_dir is not None:
+        return Path(config.out_dir)
+    return Path("runs") / config.task.name / run_id(config)
+
+
+def _named_content(config: RunConfig) -> dict[str, Any]:
+    """Return what names a run or a dense stage.
+
+    Of several devices it is their number that changes results, by rounding and dropout. One has no
+    mention: a run on it has the name that it had before there could be several.
+    """
+    content = config_to_dict(config)
+    del content["out_dir"]
+    del content["tracking"]
+    trainer = content["trainer"]
+    del trainer["devices"], trainer["num_nodes"], trainer["strategy"]
+    if config.trainer.num_processes > 1:
+        trainer["num_processes"] = config.trainer.num_processes
+    return content
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {name: _plain(item) for name, item in vars(value).items()}
+    return list(cast(list[Any], value)) if isinstance(value, list) else value
+
+
+def _numbers_as_floats(value: Any) -> Any:
+    """Return nested configuration values with 16 written as 16.0: they are the same experiment."""
+    if isinstance(value, dict):
+        return {key: _numbers_as_floats(item) for key, item in cast(dict[str, Any], value).items()}
+    if isinstance(value, list):
+        return [_numbers_as_floats(item) for item in cast(list[Any], value)]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
