@@ -61,9 +61,15 @@ class TaskConfig:
     split_protocol: Literal["official", "sora"] = "official"
     """GLUE only. official: GLUE train and validation. sora: the SoRA authors' halves, with a test
     split."""
+    train_examples: int | None = None
+    """Training examples, a sample that keeps the share of every class, drawn with seed 42 whatever
+    the run's seed; null takes all, as do fewer examples than that."""
     memorization_examples: int = 1000
     """Training examples (drawn with seed 42) on which memorization is measured; all, if there are
     fewer."""
+    label: str | None = None
+    """Name of the dataset in titles, tables and W&B groups, part of no run id. null: the task; of
+    your own files the name of `train_file` without train, or of its folder if nothing is left."""
     label_noise: float = 0.0
     """Share of training labels replaced by another class, drawn with the run's seed. In [0, 1]."""
     train_file: str | None = None
@@ -83,10 +89,22 @@ class TaskConfig:
     def __post_init__(self) -> None:
         _require(self.max_length >= 8, "task.max_length", ">= 8", self.max_length)
         _require(
+            self.label is None or bool(self.label.strip()),
+            "task.label",
+            "a name or null",
+            self.label,
+        )
+        _require(
             self.memorization_examples >= 1,
             "task.memorization_examples",
             ">= 1",
             self.memorization_examples,
+        )
+        _require(
+            self.train_examples is None or self.train_examples >= 1,
+            "task.train_examples",
+            ">= 1 or null",
+            self.train_examples,
         )
         _require(0 <= self.label_noise <= 1, "task.label_noise", "in [0, 1]", self.label_noise)
 

@@ -2,11 +2,16 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from sorakit.config import METHOD_VERSION, NULL_MODELS, RunConfig
+
+_SPLIT_WORDS = re.compile(r"(^|[-_. ])(train(ing)?|\d+-of-\d+)(?=$|[-_. ])", re.IGNORECASE)
+"""What a file name says of its split and shard."""
 
 PATH = "path"
 """Role of a run of Algorithm 1; the role of a control is its name."""
@@ -24,6 +29,24 @@ def role_of(method: str, control: str) -> str:
     if method == "head_only":
         return FLOOR
     return PATH if control == "none" else control
+
+
+def dataset_label(task: Mapping[str, Any]) -> str:
+    """Return the name of a dataset in titles, tables and W&B groups.
+
+    `task.label` if it is set, or the task; of your own files the name of the training file without
+    train in it (reviews_train.csv: reviews), or of its folder if nothing is left.
+
+    Args:
+        task: The `task` section of a resolved configuration, also of an older record.
+    """
+    if task.get("label"):
+        return str(task["label"])
+    if task["name"] != "files":
+        return str(task["name"])
+    file = Path(task.get("data_dir") or "", task["train_file"])
+    stem = _SPLIT_WORDS.sub("", file.stem).strip("-_. ")
+    return stem or file.parent.name or file.stem
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
@@ -44,7 +67,8 @@ def run_id(config: RunConfig) -> str:
     """Return the short hash that names an experiment.
 
     It covers the resolved configuration and the method version, without what cannot change the
-    experiment: the output folder, the number of threads and where the run is shown.
+    experiment: the output folder, the number of threads, the dataset's label and where the run is
+    shown.
     """
     content = _named_content(config)
     del content["trainer"]["num_threads"]
@@ -84,9 +108,13 @@ def _named_content(config: RunConfig) -> dict[str, Any]:
     """Return what names a run or a dense stage.
 
     Of several devices it is their number that changes results, by rounding and dropout. One has no
-    mention: a run on it has the name that it had before there could be several.
+    mention: a run on it has the name that it had before there could be several. A sample of the
+    training examples alike.
     """
     content = config_to_dict(config)
+    del content["task"]["label"]
+    if config.task.train_examples is None:
+        del content["task"]["train_examples"]
     del content["out_dir"]
     del content["tracking"]
     trainer = content["trainer"]

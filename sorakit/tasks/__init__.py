@@ -25,7 +25,7 @@ TASK_NAMES = (*PYDOC_NAMES, *GLUE_NAMES, "files")
 
 # The families import `datasets`, which takes a second; `import sorakit.tasks` does not.
 def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
-    """Return the task of a run, its label noise included.
+    """Return the task of a run: its sample of the training examples, with label noise.
 
     Args:
         config: The `task` section of a run.
@@ -45,6 +45,7 @@ def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
         )
     _reject_unused_keys(config)
     from sorakit.tasks.label_noise import with_label_noise
+    from sorakit.tasks.sample import with_train_examples
 
     if config.name in PYDOC_NAMES:
         from sorakit.tasks.pydoc import load_pydoc
@@ -58,6 +59,7 @@ def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
         from sorakit.tasks.files import load_files
 
         task = load_files(config)
+    task = with_train_examples(task, config.train_examples)
     return with_label_noise(task, config.label_noise, seed)
 
 

@@ -33,7 +33,7 @@ from sorakit.metric_names import (
     fewest_params,
     floor_score,
 )
-from sorakit.records import Run, is_run_folder, load_run, role_of
+from sorakit.records import Run, dataset_label, is_run_folder, load_run, role_of
 from sorakit.retention import sparsest_keeping
 
 GAINS = {MEMORIZATION_SPLIT: MEMORIZATION_GAIN, GENERALIZATION_SPLIT: GENERALIZATION_GAIN}
@@ -72,7 +72,7 @@ def labels(config: Mapping[str, Any]) -> Labels:
     """Return the labels of a run with the resolved configuration `config`."""
     method = config["method"]["name"]
     job_type = role_of(method, config["stage"]["control"])
-    dataset = dataset_name(config["task"])
+    dataset = dataset_label(config["task"])
     tags = (Path(config["backbone"]["name"]).name, method, config["gates"]["update"])
     return Labels(
         name=f"{dataset}-{job_type}-seed{config['seed']}",
@@ -80,14 +80,6 @@ def labels(config: Mapping[str, Any]) -> Labels:
         job_type=job_type,
         tags=tuple(tag[:64] for tag in tags),  # W&B takes no longer ones
     )
-
-
-def dataset_name(task: Mapping[str, Any]) -> str:
-    """Return the task, or, of your own files, the folder that they lie in."""
-    if task["name"] != "files":
-        return task["name"]
-    folder = Path(task.get("data_dir") or Path(task["train_file"]).parent)
-    return folder.name or Path(task["train_file"]).stem
 
 
 def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:

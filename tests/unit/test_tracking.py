@@ -18,7 +18,6 @@ from sorakit.records import (
 from sorakit.tracking import client
 from sorakit.tracking.client import client_mode, path_without_home, read_target, write_target
 from sorakit.tracking.rows import (
-    dataset_name,
     find_floor,
     labels,
     load_floors,
@@ -86,17 +85,10 @@ def test_tag_of_a_local_backbone_is_its_folder():
     assert labels(config_to_dict(fake_config(backbone=backbone))).tags[0] == "bert-tiny"
 
 
-@pytest.mark.parametrize(
-    ("task", "name"),
-    [
-        (TaskConfig(name="mrpc", data_dir="glue"), "mrpc"),
-        (TaskConfig(name="files", data_dir="data/reviews", train_file="train.csv"), "reviews"),
-        (TaskConfig(name="files", train_file="data/reviews/train.csv"), "reviews"),
-        (TaskConfig(name="files", train_file="reviews.csv"), "reviews"),
-    ],
-)
-def test_dataset_of_own_files_is_their_folder(task, name):
-    assert dataset_name(config_to_dict(fake_config(task=task))["task"]) == name
+def test_group_is_the_label_of_the_dataset():
+    task = TaskConfig(name="files", train_file="data/train.csv", label="Reviews 2024")
+    shown = labels(config_to_dict(fake_config(task=task, seed=1)))
+    assert (shown.group, shown.name) == ("Reviews 2024", "Reviews 2024-path-seed1")
 
 
 def test_home_is_a_tilde_at_any_depth(monkeypatch):
