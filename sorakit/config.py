@@ -139,6 +139,9 @@ class MethodConfig:
     target_modules: str | list[str] = "all-linear"
     """Matrices to adapt: all-linear (every linear layer below the task head), one regular
     expression, or a list of name endings such as [query,value]."""
+    exclude_modules: str | list[str] | None = None
+    """Matrices of `target_modules` to leave out, written as these. What gets no gradient is left
+    out in any case, with a warning."""
     gate_init: GateInit = "auto"
     """Gates at the start: ones, zeros, normal, or auto (free scale 1, unit scale 0, released N(0,
     1))."""

@@ -1,24 +1,31 @@
 """Pre-trained models by name: the embedded encoder, a local folder, or a Hub id."""
 
-import hashlib
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
+from sorakit.backbones.loading import check_text_files, loading
+from sorakit.backbones.weights import check_weights, draw_head_anew, weights_fingerprint
 from sorakit.config import BackboneConfig
+from sorakit.method.targets import head_modules
+
+__all__ = ["EMBEDDED", "Backbone", "load_backbone", "weights_fingerprint"]
 
 EMBEDDED = "embedded"
-_EMBEDDED_DIR = Path(__file__).parent / "assets" / "encoder"
+EMBEDDED_DIR = Path(__file__).parent / "assets" / "encoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +34,7 @@ class Backbone:
 
     Attributes:
         model: Sequence classification model, float32.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer, with a pad token; it gives what the model takes.
         fingerprint: Hash of the weights.
     """
 
@@ -35,13 +42,24 @@ class Backbone:
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
 
+    @property
+    def hidden_size(self) -> int:
+        """Width of the text model, wherever its configuration stands."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the text model; of its decoder, if it has an encoder as well."""
+        return int(self.model.config.get_text_config().num_hidden_layers)
+
 
 def load_backbone(
     config: BackboneConfig, *, label_names: tuple[str, ...], attention: str | None = None
 ) -> Backbone:
     """Load a backbone for classification into `label_names`, or for regression if there are none.
 
-    The head is drawn from torch's global generator: seed it before.
+    The head is drawn from torch's global generator: seed it before. A head that the folder has is
+    replaced, whatever its classes.
 
     Args:
         config: Name and whether to forget the pre-trained weights.
@@ -49,53 +67,91 @@ def load_backbone(
         attention: Attention kernel; `None` is the model's own choice.
 
     Raises:
-        ValueError: If the name is neither a folder with a model nor a model on the Hub.
+        ValueError: If there is no such model, a file of it is damaged, its weights are not those of
+            its configuration, it has no classification head, or its tokenizer cannot pad.
     """
-    source = str(_EMBEDDED_DIR) if config.name == EMBEDDED else config.name
-    num_labels = max(len(label_names), 1)
-    settings: dict[str, Any] = {
-        "num_labels": num_labels,
-        "problem_type": "single_label_classification" if label_names else "regression",
-    }
+    source = backbone_source(config.name)
+    settings: dict[str, Any] = _task_settings(label_names)
     if attention is not None:
         settings["attn_implementation"] = attention
-    if label_names:
-        settings["id2label"] = dict(enumerate(label_names))
-        settings["label2id"] = {name: index for index, name in enumerate(label_names)}
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is what we want
     transformers_logging.disable_progress_bar()
     try:
-        model_config = AutoConfig.from_pretrained(source, **settings)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        if config.random_init:
-            model = AutoModelForSequenceClassification.from_config(model_config)
-        else:
-            # A head for other classes, in a fine-tuned folder, is replaced rather than refused.
-            model = AutoModelForSequenceClassification.from_pretrained(
-                source, config=model_config, dtype=torch.float32, ignore_mismatched_sizes=True
-            )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            "`backbone.name` must be embedded, a local model folder or a Hub id, got "
-            f"{config.name!r}: {reason}"
-        ) from error
+        check_text_files(source)
+        with loading(source):
+            model_config = AutoConfig.from_pretrained(source, trust_remote_code=False, **settings)
+        _check_head(model_config, config.name)
+        with loading(source):
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = _load_model(source, config, model_config)
     finally:
         transformers_logging.set_verbosity(verbosity)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
+    _settle_tokenizer(tokenizer, model, config.name)
     return Backbone(model=model, tokenizer=tokenizer, fingerprint=weights_fingerprint(model))
 
 
-def weights_fingerprint(model: PreTrainedModel) -> str:
-    """Return a hash over the names, shapes and values of the base model's weights."""
-    base = model.base_model
-    assert isinstance(base, torch.nn.Module)
-    digest = hashlib.sha256()
-    for name, tensor in sorted(base.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+def backbone_source(name: str) -> str:
+    """Return the folder or Hub id that `backbone.name` stands for."""
+    return str(EMBEDDED_DIR) if name == EMBEDDED else name
+
+
+def _task_settings(label_names: tuple[str, ...]) -> dict[str, Any]:
+    if not label_names:
+        return {"num_labels": 1, "problem_type": "regression"}
+    return {
+        "num_labels": len(label_names),
+        "problem_type": "single_label_classification",
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: index for index, name in enumerate(label_names)},
+    }
+
+
+def _check_head(model_config: PreTrainedConfig, name: str) -> None:
+    if type(model_config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise ValueError(
+            "`backbone.name` must be a model that transformers can put a classification head on, "
+            f"got {name!r} of type {model_config.model_type!r}."
+        )
+
+
+def _load_model(
+    source: str, config: BackboneConfig, model_config: PreTrainedConfig
+) -> PreTrainedModel:
+    if config.random_init:
+        with loading(source):
+            model = AutoModelForSequenceClassification.from_config(
+                model_config, trust_remote_code=False
+            )
+        head_modules(model)
+        return model
+    with loading(source):
+        # Sizes that do not fit are reported rather than raised, and judged by where they are.
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            config=model_config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+    check_weights(model, report, name=config.name)
+    draw_head_anew(model, report)
+    return model
+
+
+def _settle_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str
+) -> None:
+    """Give a tokenizer a pad token, and let it give only what the model takes."""
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ValueError(
+                "`backbone.name` must have a tokenizer with a pad token, or an end token to pad "
+                f"with, got {name!r} with neither. Set `pad_token` in its tokenizer_config.json."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    for part in (model.config, model.config.get_text_config()):
+        part.pad_token_id = tokenizer.pad_token_id
+    taken = inspect.signature(model.forward).parameters
+    tokenizer.model_input_names = [key for key in tokenizer.model_input_names if key in taken]

@@ -27,7 +27,12 @@ def build(model: PreTrainedModel, config: RunConfig) -> PeftModel:
         r=method.r,
         lora_alpha=method.lora_alpha,
         lora_dropout=method.lora_dropout,
-        target_modules=resolve_target_modules(model, method.target_modules, exclude=head),
+        target_modules=resolve_target_modules(
+            model,
+            method.target_modules,
+            exclude=head,
+            exclude_modules=method.exclude_modules,
+        ),
         modules_to_save=head,
         gate_init=gate_init,
         gate_scale=config.gates.scale,

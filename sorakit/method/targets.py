@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.(.+)$")
+_MAX_LISTED = 16  # names in a message: models of several towers have hundreds
 
 
 def head_modules(model: PreTrainedModel) -> list[str]:
@@ -15,19 +16,42 @@ def head_modules(model: PreTrainedModel) -> list[str]:
 
     A pooler is part of the head because half of the families keep it there (RoBERTa, DeBERTa) and
     because encoders are often published without a trained one.
+
+    Raises:
+        ValueError: If the model has no head outside its base model.
     """
-    base = model.base_model_prefix
+    base = base_name(model)
     names = [
         name
         for name, module in model.named_children()
-        if name != base and any(True for _ in module.parameters())
+        if name != base.partition(".")[0] and any(True for _ in module.parameters())
     ]
+    if not names:
+        raise ValueError(
+            "`backbone.name` must be a model with a task head outside its base model, got "
+            f"{type(model).__name__}, which has none there."
+        )
     names += [
         name
         for name, module in model.named_modules()
         if name == f"{base}.pooler" and any(True for _ in module.parameters())
     ]
     return names
+
+
+def base_name(model: PreTrainedModel) -> str:
+    """Return the name of the base model within a model with a task head.
+
+    Raises:
+        ValueError: If the model is its own base: it has no task head.
+    """
+    base = model.base_model
+    if base is model:
+        raise ValueError(
+            "`backbone.name` must be a model with a task head, got "
+            f"{type(model).__name__}, which is a base model without one."
+        )
+    return next(name for name, module in model.named_modules() if module is base)
 
 
 def linear_names(model: nn.Module, *, exclude: Collection[str] = ()) -> list[str]:
@@ -41,7 +65,11 @@ def linear_names(model: nn.Module, *, exclude: Collection[str] = ()) -> list[str
 
 
 def resolve_target_modules(
-    model: nn.Module, target_modules: str | list[str], *, exclude: Collection[str] = ()
+    model: nn.Module,
+    target_modules: str | list[str],
+    *,
+    exclude: Collection[str] = (),
+    exclude_modules: str | list[str] | None = None,
 ) -> list[str]:
     """Return the full names of the linear layers that `target_modules` means.
 
@@ -50,35 +78,55 @@ def resolve_target_modules(
         target_modules: all-linear, one regular expression that matches whole names, or a list of
             name endings.
         exclude: Modules whose layers are never adapted: the task head.
+        exclude_modules: Layers to leave out of `target_modules`: a regular expression or a list of
+            name endings.
 
     Raises:
         ValueError: If nothing matches; the names that would are listed.
     """
     names = linear_names(model, exclude=exclude)
-    if target_modules == "all-linear":
-        matches = names
-    elif isinstance(target_modules, str):
-        try:
-            pattern = re.compile(target_modules)
-        except re.error as error:
-            raise ValueError(
-                "`method.target_modules` must be a regular expression, got "
-                f"{target_modules!r}: {error}."
-            ) from error
-        matches = [name for name in names if pattern.fullmatch(name)]
-    else:
-        matches = [
-            name
-            for name in names
-            if any(name == end or name.endswith("." + end) for end in target_modules)
-        ]
+    matches = names
+    if target_modules != "all-linear":
+        matches = _matches(names, target_modules, option="target_modules")
     if not matches:
-        available = ", ".join(dict.fromkeys(split_layer(name)[1] for name in names))
         raise ValueError(
             f"`method.target_modules` must match a linear layer, got {target_modules!r}. "
-            f"Available: {available}."
+            f"Available: {_endings(names)}."
+        )
+    if exclude_modules:
+        excluded = _matches(matches, exclude_modules, option="exclude_modules")
+        if not excluded:
+            raise ValueError(
+                "`method.exclude_modules` must match a layer of `method.target_modules`, got "
+                f"{exclude_modules!r}. Available: {_endings(matches)}."
+            )
+        matches = [name for name in matches if name not in set(excluded)]
+    if not matches:
+        raise ValueError(
+            "`method.exclude_modules` must leave a layer of `method.target_modules`, got "
+            f"{exclude_modules!r}, which leaves none."
         )
     return matches
+
+
+def _matches(names: list[str], patterns: str | list[str], *, option: str) -> list[str]:
+    """Return the names that a regular expression matches whole, or that end as the list says."""
+    if isinstance(patterns, str):
+        try:
+            pattern = re.compile(patterns)
+        except re.error as error:
+            raise ValueError(
+                f"`method.{option}` must be a regular expression, got {patterns!r}: {error}."
+            ) from error
+        return [name for name in names if pattern.fullmatch(name)]
+    return [name for name in names if any(name == e or name.endswith("." + e) for e in patterns)]
+
+
+def _endings(names: list[str]) -> str:
+    """Return the names within a layer, each once, at most `_MAX_LISTED` of them."""
+    endings = list(dict.fromkeys(split_layer(name)[1] for name in names))
+    more = len(endings) - _MAX_LISTED
+    return ", ".join(endings[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def split_layer(name: str) -> tuple[int | None, str]:

@@ -139,8 +139,8 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
         config.backbone, label_names=task.label_names, attention=_attention(config)
     )
     sizes = {
-        "hidden_size": int(backbone.model.config.hidden_size),
-        "num_layers": int(backbone.model.config.num_hidden_layers),
+        "hidden_size": backbone.hidden_size,
+        "num_layers": backbone.num_layers,
     }
     model = build_method(backbone.model, config)
     sizes["num_adapter_params"] = num_adapter_params(model)

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BertModel,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
     GPT2Config,
@@ -122,6 +123,51 @@ def test_malformed_regular_expression_is_reported(tiny_bert):
 def test_excluded_name_is_no_prefix_of_another():
     model = nn.ModuleDict({"head": nn.Linear(2, 2), "headless": nn.Linear(2, 2)})
     assert linear_names(model, exclude=["head"]) == ["headless"]
+
+
+@pytest.mark.parametrize(
+    "exclude", [["key", "dense"], r".*(key|dense)"], ids=["endings", "regular expression"]
+)
+def test_excluded_layers_are_left_out(exclude, tiny_bert):
+    names = resolve_target_modules(
+        tiny_bert, "all-linear", exclude=head_modules(tiny_bert), exclude_modules=exclude
+    )
+    assert [split_layer(name) for name in names] == [
+        (k, f"attention.self.{m}") for k in (0, 1) for m in ("query", "value")
+    ]
+
+
+def test_layers_to_leave_out_must_be_there(tiny_bert):
+    message = (
+        "`method.exclude_modules` must match a layer of `method.target_modules`, got ['q_proj']. "
+        "Available: attention.self.query."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        resolve_target_modules(tiny_bert, ["query"], exclude_modules=["q_proj"])
+
+
+def test_layers_to_leave_out_must_leave_some(tiny_bert):
+    message = (
+        "`method.exclude_modules` must leave a layer of `method.target_modules`, got '.*', which "
+        "leaves none."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        resolve_target_modules(tiny_bert, ["query"], exclude_modules=".*")
+
+
+def test_message_lists_no_more_than_16_names():
+    model = nn.ModuleDict({f"tower{k}": nn.Linear(2, 2) for k in range(100)})
+    with pytest.raises(ValueError, match=r"Available: tower0, .*, tower15 and 84 more\.$"):
+        resolve_target_modules(model, ["query"])
+
+
+def test_model_without_a_head_is_refused():
+    message = (
+        "`backbone.name` must be a model with a task head, got BertModel, which is a base model "
+        "without one."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        head_modules(BertModel(BertConfig(**SIZES)))
 
 
 @pytest.mark.parametrize(
