@@ -2,13 +2,16 @@
 
 import dataclasses
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser
 
 from sorakit.config import RunConfig
+
+Choice = dict[str, Any]
+"""Values by dotted option."""
 
 _VALUES_AT_ONCE = 32
 
@@ -90,6 +93,19 @@ def with_nulls(arguments: Sequence[str]) -> list[str]:
         else:
             words.append(word)
     return words
+
+
+def flatten(content: Mapping[str, Any]) -> Choice:
+    """Return nested options by dotted name."""
+    return dict(_leaves(content, ""))
+
+
+def _leaves(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(cast(dict[str, Any], value), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def one_line(message: str) -> str:

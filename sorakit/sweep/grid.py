@@ -5,8 +5,9 @@ A sweep file holds options of `sorakit run`, nested or dotted, and:
     config: base.yaml                 # files of options that come before those of this file
     grid: {task.name: [cola, rte], seed: [0, 1, 2]}
     zip: {xi.first: [1e-3, 3e-3], gates.gate_lr: [1, 3]}
-    points: [{}, {method.name: head_only}]
-    results: experiments/results/x    # records of finished runs, which are not run again
+    points: [{}, {gates.scale: free}]
+    controls: [floor, hold_dense, random_mask, lora: [1, 2, 4]]  # of every path among the points
+    records: experiments/results/x    # records of finished runs, which are not run again
 
 The points of the sweep are the product of every list in `grid`, of the lists in `zip` taken
 together, and of `points`. Files are relative to the sweep file.
@@ -14,7 +15,7 @@ together, and of `points`. Files are relative to the sweep file.
 
 import dataclasses
 import itertools
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_type_hints
@@ -22,17 +23,16 @@ from typing import Any, cast, get_type_hints
 import yaml
 
 from sorakit.config import RunConfig
-from sorakit.options import checked_values, one_line
+from sorakit.options import Choice, checked_values, flatten, one_line
 from sorakit.records import YAML_LOADER, run_id
+from sorakit.sweep.controls import ControlRule, control_rules, is_path
 
 CONFIG = "config"
 GRID = "grid"
 ZIP = "zip"
 POINTS = "points"
-RESULTS = "results"
-
-Choice = dict[str, Any]
-"""Values by dotted option."""
+CONTROLS = "controls"
+RECORDS = "records"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +61,14 @@ class Sweep:
 
     Attributes:
         points: In the order of the product, the last option changing fastest.
-        results: Folders with records of finished runs.
+        controls: What every path among them is compared with.
+        records: Folders with records of finished runs.
         num_duplicates: Points left out because their configuration was there already.
     """
 
     points: list[Point]
-    results: list[Path]
+    controls: list[ControlRule]
+    records: list[Path]
     num_duplicates: int
 
 
@@ -78,7 +80,8 @@ class _Spec:
     grid: Choice = field(default_factory=dict[str, Any])
     zipped: Choice = field(default_factory=dict[str, Any])
     points: list[Any] = field(default_factory=list[Any])
-    results: list[Path] = field(default_factory=list[Path])
+    controls: list[ControlRule] = field(default_factory=list[ControlRule])
+    records: list[Path] = field(default_factory=list[Path])
 
 
 def load_sweep(files: Sequence[Path]) -> Sweep:
@@ -86,7 +89,8 @@ def load_sweep(files: Sequence[Path]) -> Sweep:
 
     Args:
         files: Sweep files. A later one is an overlay: its options and the lists of its `grid`
-            replace those of the same name, its `zip` and `points` replace the former whole.
+            replace those of the same name, its `zip`, `points` and `controls` replace the former
+            whole.
 
     Raises:
         ValueError: If a file, an option, a value or a point is wrong.
@@ -111,9 +115,14 @@ def load_sweep(files: Sequence[Path]) -> Sweep:
             ) from error
         name = run_id(config)
         points.setdefault(name, Point(config=config, run_id=name, choice=choice))
+    if spec.controls and not any(is_path(point.config) for point in points.values()):
+        raise ValueError(
+            f"`{CONTROLS}` must have a path to be compared with, got only floors and controls."
+        )
     return Sweep(
         points=list(points.values()),
-        results=spec.results,
+        controls=spec.controls,
+        records=spec.records,
         num_duplicates=num_points - len(points),
     )
 
@@ -160,23 +169,26 @@ class _Loader(YAML_LOADER):
 
 def _merge(spec: _Spec, file: Path) -> None:
     content = read_yaml(file)
-    keywords = {name: content.pop(name, None) for name in (CONFIG, GRID, ZIP, POINTS, RESULTS)}
+    names = (CONFIG, GRID, ZIP, POINTS, CONTROLS, RECORDS)
+    keywords = {name: content.pop(name, None) for name in names}
     for name in _as_list(keywords[CONFIG]):
-        spec.base |= _flatten(read_yaml(file.parent / str(name)))
-    spec.base |= _flatten(content)
+        spec.base |= flatten(read_yaml(file.parent / str(name)))
+    spec.base |= flatten(content)
     if keywords[GRID] is not None:
-        spec.grid |= _flatten(_mapping(GRID, keywords[GRID]))
+        spec.grid |= flatten(_mapping(GRID, keywords[GRID]))
     if keywords[ZIP] is not None:
-        spec.zipped = _flatten(_mapping(ZIP, keywords[ZIP]))
+        spec.zipped = flatten(_mapping(ZIP, keywords[ZIP]))
     if keywords[POINTS] is not None:
         spec.points = _as_list(keywords[POINTS])  # an empty list takes those of a former file away
-    spec.results += [file.parent / str(name) for name in _as_list(keywords[RESULTS])]
+    if keywords[CONTROLS] is not None:
+        spec.controls = control_rules(keywords[CONTROLS])
+    spec.records += [file.parent / str(name) for name in _as_list(keywords[RECORDS])]
 
 
 def _axes(spec: _Spec) -> list[list[Choice]]:
     """Return the lists of which the points are the product."""
     axes = [
-        [_flatten({option: value}) for value in _list(f"{GRID}.{option}", values)]
+        [flatten({option: value}) for value in _list(f"{GRID}.{option}", values)]
         for option, values in spec.grid.items()
     ]
     if spec.zipped:
@@ -185,9 +197,9 @@ def _axes(spec: _Spec) -> list[list[Choice]]:
         if len(set(lengths.values())) > 1:
             raise ValueError(f"`{ZIP}` must hold lists of equal length, got {lengths}.")
         rows = zip(*columns.values(), strict=True)
-        axes.append([_flatten(dict(zip(columns, row, strict=True))) for row in rows])
+        axes.append([flatten(dict(zip(columns, row, strict=True))) for row in rows])
     if spec.points:
-        axes.append([_flatten(_mapping(POINTS, point)) for point in spec.points])
+        axes.append([flatten(_mapping(POINTS, point)) for point in spec.points])
     owners: set[str] = set()
     for axis in axes:
         options = {option for choice in axis for option in choice}
@@ -242,19 +254,6 @@ class _Builder:
         if key not in self._made:
             self._made[key] = self._kinds[name](**options)
         return self._made[key]
-
-
-def _flatten(content: Mapping[str, Any]) -> Choice:
-    """Return nested options by dotted name."""
-    return dict(_leaves(content, ""))
-
-
-def _leaves(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in content.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(cast(dict[str, Any], value), f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _label(choice: Choice) -> str:

@@ -1,0 +1,210 @@
+"""The controls of a path: what a path is compared with, as configurations. Free of torch.
+
+A control differs from its path in one thing. Those that train stages of a given length take as many
+steps as the path did, which is known when the path is done; the others train until they converge,
+as the path's dense stage does.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import pandas as pd
+import yaml
+
+from sorakit.config import NULL_MODELS, RunConfig, XiConfig
+from sorakit.options import Choice, checked_values, flatten
+from sorakit.records import FLOOR, PATH, role_of
+
+LORA = "lora"
+"""Plain LoRA of a smaller r, trained by itself: the rival at the same number of parameters."""
+CONTROL = "stage.control"
+_LENGTH = "stage.epochs"
+_HEAD_ONLY = "head_only"
+_FROM_SCRATCH = "from_scratch"
+_HOLD_DENSE = "hold_dense"
+_EXAMPLE = "[floor, hold_dense, random_mask, lora: [1, 2, 4]]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlRule:
+    """A control that every path of a sweep gets.
+
+    Attributes:
+        name: floor, lora, or a value of `stage.control`.
+        options: What it changes beside, by dotted option.
+    """
+
+    name: str
+    options: Choice
+
+    @property
+    def has_steps_of_path(self) -> bool:
+        """Whether it trains as many steps as its path, which must be done before it can begin."""
+        own_length = (FLOOR, LORA, _FROM_SCRATCH, *NULL_MODELS)
+        return self.name not in own_length and _LENGTH not in self.options
+
+    @property
+    def choice(self) -> Choice:
+        """What distinguishes it from its path, by dotted option."""
+        if self.name == FLOOR:
+            return {"method.name": _HEAD_ONLY}
+        if self.name == LORA:
+            return {"method.name": LORA, **self.options}
+        return {CONTROL: self.name, **self.options}
+
+
+def control_rules(entries: object) -> list[ControlRule]:
+    """Return the controls that a list names, as `controls` of a sweep file gives it.
+
+    An entry is a name, or a name with what belongs to it: for lora the ranks, for the others
+    options that they change beside.
+
+    Raises:
+        ValueError: If an entry is none.
+    """
+    if not isinstance(entries, list):
+        raise ValueError(  # noqa: TRY004  # a user's mistake in a file
+            f"`controls` must be a list such as {_EXAMPLE}, got {entries!r}."
+        )
+    rules: list[ControlRule] = []
+    for entry in cast(list[Any], entries):
+        named = cast(dict[Any, Any], entry) if isinstance(entry, dict) else {entry: None}
+        for name, value in named.items():
+            rules += _rules(name, value)
+    for rule in rules:
+        if rules.count(rule) > 1:
+            raise ValueError(f"`controls` must name a control once, got {rule.name} twice.")
+    return rules
+
+
+def parse_controls(text: str) -> list[ControlRule]:
+    """Return the controls of a command line: `floor,random_mask`, or `floor,lora: [1, 2]`.
+
+    Raises:
+        ValueError: If the text names none.
+    """
+    try:
+        content = yaml.safe_load(text if text.lstrip().startswith("[") else f"[{text}]")
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"`--controls` must be names such as floor,random_mask, got {text!r}."
+        ) from error
+    return control_rules(content)
+
+
+def is_path(config: RunConfig) -> bool:
+    """Return whether a run is a path, and so may have controls."""
+    return role_of(config.method.name, config.stage.control) == PATH
+
+
+def control_of(path: RunConfig, rule: ControlRule) -> RunConfig:
+    """Return the configuration of a control; its steps are still those of the path's file.
+
+    Args:
+        path: The path.
+        rule: What its control is.
+
+    Raises:
+        ValueError: If the path cannot have that control.
+    """
+    changes = dict(rule.choice)
+    if rule.name == LORA:  # the same scaling lora_alpha / r at every r
+        changes["method.lora_alpha"] = path.method.lora_alpha * changes["method.r"] / path.method.r
+    try:
+        return _changed(path, changes)
+    except ValueError as error:
+        raise ValueError(f"Control {rule.name}: {error}") from error
+
+
+def with_steps_of(control: RunConfig, path_stages: pd.DataFrame) -> RunConfig:
+    """Return a control whose stages are as long as those of its path on average.
+
+    Both then train as many steps. `hold_dense` has no level and no target that would end it, so it
+    has as many stages, too.
+
+    Args:
+        control: The control.
+        path_stages: Stages of its path, which is done.
+    """
+    sparsifying = path_stages["epochs"][1:]
+    if sparsifying.empty:  # no gate was left after the dense stage: there is nothing to match
+        return control
+    epochs = round(float(sparsifying.mean()), 3)
+    stage = replace(
+        control.stage,
+        epochs=epochs,
+        max_epochs=max(control.stage.max_epochs, epochs),
+        until="length",
+    )
+    xi = control.xi
+    if control.stage.control == _HOLD_DENSE:
+        xi = _with_num_stages(xi, len(sparsifying))
+    return replace(control, stage=stage, xi=xi)
+
+
+def _with_num_stages(xi: XiConfig, num_stages: int) -> XiConfig:
+    levels = None if xi.levels is None else xi.levels[:num_stages]
+    return replace(xi, num_stages=num_stages, levels=levels)
+
+
+def _rules(name: object, value: object) -> Iterator[ControlRule]:
+    if name == LORA:
+        checked_values("method.name", [LORA])
+        ranks = cast(list[Any], value) if isinstance(value, list) else [value]
+        for rank in ranks:
+            if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+                raise ValueError(
+                    f"`controls.{LORA}` must be ranks such as [1, 2, 4], got {value!r}."
+                )
+            yield ControlRule(name=LORA, options={"method.r": rank})
+        return
+    if name == FLOOR:
+        if value is not None:
+            raise ValueError(f"`controls.{FLOOR}` must have no options, got {value!r}.")
+        yield ControlRule(name=FLOOR, options={})
+        return
+    [control] = _checked_name(name)
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"`controls.{control}` must hold options and values, got {value!r}.")
+    yield ControlRule(name=control, options=_checked_options(control, cast(Choice, value or {})))
+
+
+def _checked_name(name: object) -> list[str]:
+    try:
+        names = checked_values(CONTROL, [name])
+    except ValueError:
+        names = ["none"]
+    if names == ["none"]:
+        raise ValueError(
+            f"`controls` must name floor, lora or a control of `stage.control`, got {name!r}. See "
+            "`sorakit run --help`."
+        )
+    return names
+
+
+def _checked_options(control: str, options: Choice) -> Choice:
+    """Return the options of a control, typed: they may change only what follows the dense stage."""
+    checked: Choice = {}
+    for option, value in flatten(options).items():
+        section = option.partition(".")[0]
+        kept = {"xi.start", "stage.lr_factor", CONTROL}
+        if section not in ("xi", "stage") or option in kept:
+            raise ValueError(
+                f"`controls.{control}` may change what follows the dense stage, options of xi and "
+                f"stage, got {option!r}. With another dense stage it is not the path's control."
+            )
+        [checked[option]] = checked_values(option, [value])
+    return checked
+
+
+def _changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    sections: dict[str, Choice] = {}
+    for option, value in changes.items():
+        section, _, name = option.partition(".")
+        sections.setdefault(section, {})[name] = value
+    return replace(
+        config,
+        **{name: replace(getattr(config, name), **values) for name, values in sections.items()},
+    )
+
