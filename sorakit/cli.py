@@ -156,6 +156,12 @@ def _sweep_parser() -> ArgumentParser:
         "--config", action="append", type=str, help="Sweep file; several are overlays."
     )
     parser.add_argument("--out", type=str, default="runs", help="Folder of the run folders.")
+    parser.add_argument(
+        "--records",
+        action="append",
+        type=str,
+        help="Folder with records of finished runs, which are not run again; several may be given.",
+    )
     parser.add_argument("--dry-run", action="store_true", help="Show the points and their cost.")
     parser.add_argument(
         "--engine",
@@ -206,6 +212,7 @@ def _sweep(options: Namespace) -> int:
         [Path(file) for file in options.config],
         out=Path(options.out),
         threads_per_run=options.threads_per_run,
+        records=[Path(folder) for folder in options.records or ()],
     )
     workers = options.workers or 1
     if options.dry_run:
@@ -216,7 +223,7 @@ def _sweep(options: Namespace) -> int:
     with SweepDisplay(plan, workers=engine.num_slots, console=Console()) as display:
         outcome = run_sweep(plan, engine, display)
     if outcome.failed:
-        _say(describe_failures(outcome.failed))
+        _say(describe_failures(outcome.failed, blocked=outcome.blocked))
         return _FAILED
     _say(f"All {len(plan.jobs)} runs are complete below {options.out}.")
     return 0

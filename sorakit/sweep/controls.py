@@ -5,7 +5,7 @@ steps as the path did, which is known when the path is done; the others train un
 as the path's dense stage does.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -207,4 +207,3 @@ def _changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
         config,
         **{name: replace(getattr(config, name), **values) for name, values in sections.items()},
     )
-

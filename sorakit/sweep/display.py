@@ -29,6 +29,7 @@ _WIDE_HEADS = ("stages", "parameters", "memorization", "generalization")
 _BAR = 76
 _REFRESH_SECONDS = 1.0
 _WORDS = {"completed": "done", "waiting": "to run"}
+_ENDED = ("completed", "failed", "blocked")
 
 
 class SweepDisplay(AbstractContextManager["SweepDisplay"]):
@@ -69,7 +70,7 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         if job.state == "completed" and not job.was_there:
             self._costs.add(job.path)
         if self._live is None and job.state != "waiting":
-            ended = sum(j.state in ("completed", "failed") for j in self._plan.jobs)
+            ended = sum(j.state in _ENDED for j in self._plan.jobs)
             parts = [f"[{ended}/{len(self._plan.jobs)}]", job.state, str(job.path), job.point.label]
             parts += [_describe_last_stage(job)] if job.state == "completed" else []
             parts += [f"({job.error})"] if job.error and job.state == "failed" else []
@@ -96,7 +97,7 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
     def _render(self, *, final: bool = False) -> Group:
         jobs = self._plan.jobs
         failed = [job for job in jobs if job.state == "failed"]
-        ended = sum(job.state in ("completed", "failed") for job in jobs)
+        ended = sum(job.state in _ENDED for job in jobs)
         bar = ProgressBar(total=len(jobs), completed=ended, width=_BAR)
         parts: list[RenderableType] = [self._head(), Padding(bar, 0)]  # padding ends the line
         # What must not be cut off at the lower edge stands above the table.
@@ -170,7 +171,8 @@ class Estimate:
 
 def estimate(plan: Plan, costs: CostModel) -> Estimate:
     """Return what the jobs that have not ended will take; a shared dense stage counts once."""
-    trained = {job.dense for job in plan.jobs if job.state in ("completed", "running")}
+    trained: set[str | None] = {*plan.trained_dense_stages()}
+    trained |= {job.dense for job in plan.jobs if job.state == "running"}
     known: list[float] = []
     num_unknown = 0
     for job in plan.jobs:
@@ -191,18 +193,25 @@ def estimate(plan: Plan, costs: CostModel) -> Estimate:
 def plan_costs(plan: Plan) -> CostModel:
     """Return the cost model of the runs that were finished before."""
     tasks = sorted({job.config.task.name for job in plan.jobs})
-    return cost_model(plan.records, tasks=tasks)
+    return cost_model([plan.out, *plan.records], tasks=tasks)
 
 
 def describe_plan(plan: Plan, *, workers: int) -> str:
     """Return the points of a sweep, a line each, and what they will cost."""
     jobs = plan.jobs
     lines = [
-        f"{job.point.run_id}  {'done' if job.state == 'completed' else 'to run':6}  "
+        f"{_run_id(job):12}  {'done' if job.state == 'completed' else 'to run':6}  "
         f"{job.point.label}".rstrip()
         for job in jobs
     ]
     lines.append(count_line(jobs, None))
+    num_after = sum(job.steps_of is not None for job in jobs)
+    if num_after:
+        verb = "control takes" if num_after == 1 else "controls take"
+        lines.append(
+            f"{num_after} {verb} as many steps as the path, and begin{'s' * (num_after == 1)} when "
+            "that is done."
+        )
     if plan.num_duplicates:
         same = (
             "point is the same as another and runs"
@@ -214,7 +223,7 @@ def describe_plan(plan: Plan, *, workers: int) -> str:
     if not waiting:
         return "\n".join([*lines, "Nothing to do."])
     shared = [job.dense for job in waiting if job.dense is not None]
-    num_dense = len(set(shared)) + len(waiting) - len(shared)
+    num_dense = len(set(shared) - plan.trained_dense_stages()) + len(waiting) - len(shared)
     lines.append(
         f"{_several(num_dense, 'dense stage')} {'is' if num_dense == 1 else 'are'} trained for "
         f"{_several(len(waiting), 'run')}."
@@ -236,12 +245,14 @@ def describe_plan(plan: Plan, *, workers: int) -> str:
     return "\n".join(lines)
 
 
-def describe_failures(failed: Sequence[Job]) -> str:
-    """Return the last lines of a sweep: what failed, and where its log is."""
+def describe_failures(failed: Sequence[Job], *, blocked: Sequence[Job]) -> str:
+    """Return the last lines of a sweep: what failed, where its log is, and what waits for it."""
     lines = [f"{_several(len(failed), 'run')} failed; the same command tries again:"]
     for job in failed:
         lines.append(f"  {job.path} {job.point.label}: {job.error}")
         lines.append(f"    log: {job.path / LOG_FILE}")
+    if blocked:
+        lines.insert(0, f"{_several(len(blocked), 'control')} not run: the path has failed.")
     return "\n".join(lines)
 
 
@@ -250,6 +261,8 @@ def count_line(jobs: Sequence[Job], seconds_left: float | None) -> str:
     states = ("completed", "running", "failed", "waiting")
     counts = {state: sum(job.state == state for job in jobs) for state in states}
     text = ", ".join(f"{counts[state]} {_WORDS.get(state, state)}" for state in states)
+    num_blocked = sum(job.state == "blocked" for job in jobs)
+    text += f", {num_blocked} blocked" if num_blocked else ""
     left = "" if seconds_left is None else f", about {describe_seconds(seconds_left)} left"
     return f"{len(jobs)} runs: {text}{left}"
 
@@ -292,6 +305,11 @@ def _numbers(job: Job) -> list[str]:
         f"{last['num_nonzero_params']:,}",
         *(f"{score:.3f}" for score in scores),
     ]
+
+
+def _run_id(job: Job) -> str:
+    """Return the run id, or a dash while the path that decides it is not done."""
+    return "-" if job.steps_of is not None else job.point.run_id
 
 
 def _short_label(job: Job) -> str:

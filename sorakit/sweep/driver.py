@@ -1,7 +1,6 @@
 """Runs the jobs of a sweep: what comes next, what is tried again, what has failed."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -46,15 +45,18 @@ class SweepOutcome:
 
     Attributes:
         failed: Runs that have failed.
+        blocked: Controls of paths that have failed.
     """
 
     failed: list[Job]
+    blocked: list[Job]
 
 
 def run_sweep(plan: Plan, engine: Engine, listener: Listener) -> SweepOutcome:
     """Run every job that is not completed; one that fails does not stop the others.
 
-    Of the runs that share a dense stage, one begins; the others follow when it is trained.
+    Of the runs that share a dense stage, one begins; the others follow when it is trained. A
+    control that is to take as many steps as its path begins when that is done.
 
     Args:
         plan: The jobs, whose states are kept up to date.
@@ -66,19 +68,40 @@ def run_sweep(plan: Plan, engine: Engine, listener: Listener) -> SweepOutcome:
     """
     jobs = plan.jobs
     try:
+        _look_at_paths(plan, listener)
         while any(job.state in ("waiting", "running") for job in jobs):
-            _start(jobs, engine, listener, store=plan.store)
+            _start(plan, engine, listener)
             for ended in engine.wait(_POLL_SECONDS):
                 _settle(ended, engine, listener)
+            _look_at_paths(plan, listener)
             listener.refresh()
     finally:
         engine.stop()
-    return SweepOutcome(failed=[job for job in jobs if job.state == "failed"])
+    return SweepOutcome(
+        failed=[job for job in jobs if job.state == "failed"],
+        blocked=[job for job in jobs if job.state == "blocked"],
+    )
 
 
-def _start(jobs: Sequence[Job], engine: Engine, listener: Listener, *, store: Path) -> None:
+def _look_at_paths(plan: Plan, listener: Listener) -> None:
+    """Let the controls follow whose paths are done, and block those whose paths have failed."""
+    for job in plan.jobs:
+        if job.state != "waiting" or job.steps_of is None:
+            continue
+        try:
+            plan.look_at_path(job)
+        except ValueError as error:  # its run folder, known only now, cannot be used
+            job.steps_of = None
+            job.error = str(error)
+            job.state = "failed"
+        if job.state != "waiting":
+            listener.changed(job)
+
+
+def _start(plan: Plan, engine: Engine, listener: Listener) -> None:
+    jobs = plan.jobs
     free = engine.num_slots - sum(job.state == "running" for job in jobs)
-    trained = _trained(store)
+    trained = plan.trained_dense_stages()
     now = time.monotonic()
     # Here, or by another sweep; two that wait for one would only take the place of others.
     in_making = {
@@ -89,7 +112,7 @@ def _start(jobs: Sequence[Job], engine: Engine, listener: Listener, *, store: Pa
     for job in jobs:
         if free <= 0:
             return
-        if job.state != "waiting" or job.not_before > now:
+        if job.state != "waiting" or job.steps_of is not None or job.not_before > now:
             continue
         needs_dense = job.dense not in trained and not _has_dense_stage(job)
         if job.dense is not None and job.dense in in_making and needs_dense:
@@ -97,7 +120,7 @@ def _start(jobs: Sequence[Job], engine: Engine, listener: Listener, *, store: Pa
         if is_complete(job.path):  # by another sweep
             _change(job, "completed", listener)
             continue
-        free -= _begin(job, engine, listener, store=store)
+        free -= _begin(job, engine, listener, store=plan.store)
         if needs_dense:
             in_making.add(job.dense)
 
@@ -116,14 +139,6 @@ def _begin(job: Job, engine: Engine, listener: Listener, *, store: Path) -> bool
         return False
     _change(job, "running", listener)
     return True
-
-
-def _trained(store: Path) -> set[str]:
-    """Return the keys of the dense stages that are there to start from."""
-    if not store.is_dir():
-        return set()
-    names = (path.name for path in store.iterdir() if path.suffix not in {".lock", ".part"})
-    return {name.partition("-")[0] for name in names}
 
 
 def _settle(ended: Ended, engine: Engine, listener: Listener) -> None:

@@ -1,10 +1,12 @@
 """What a sweep has to do: its points, their run folders, and what is there already."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+import pandas as pd
 
 from sorakit.config import RunConfig
 from sorakit.records import (
@@ -12,13 +14,16 @@ from sorakit.records import (
     dense_key,
     is_complete,
     is_run_folder,
+    load_run,
     read_meta,
+    run_id,
 )
-from sorakit.sweep.grid import Point, load_sweep
+from sorakit.sweep.controls import ControlRule, control_of, is_path, with_steps_of
+from sorakit.sweep.grid import Point, Sweep, load_sweep
 
 DENSE_STAGES_DIR = "dense_stages"
 
-State = Literal["waiting", "running", "completed", "failed"]
+State = Literal["waiting", "running", "completed", "failed", "blocked"]
 
 
 @dataclass(kw_only=True)
@@ -30,7 +35,10 @@ class Job:
         config: Its configuration, with run folder and number of threads.
         path: Run folder.
         dense: Key of the dense stage that it may share, or null: it has no adapter.
-        state: waiting, running, completed or failed.
+        steps_of: The path whose number of steps it is to take and which is not done yet, or null.
+            Until then length of stages, run id and run folder are not known, and those here stand
+            in for them.
+        state: waiting, running, completed, failed or blocked (the path that it needs has failed).
         was_there: Completed before this sweep began.
         error: Why it failed.
         deaths: Times that its process died since it last got further.
@@ -42,6 +50,7 @@ class Job:
     config: RunConfig
     path: Path
     dense: str | None
+    steps_of: "Job | None" = None
     state: State = "waiting"
     was_there: bool = False
     error: str | None = None
@@ -55,44 +64,120 @@ class Plan:
     """A sweep, ready to run.
 
     Attributes:
-        jobs: One a point.
-        store: Folder of the dense stages that its runs share.
-        records: Folders with finished runs: the sweep's own, and those that it names.
+        jobs: One a point, each path followed by its controls.
+        out: Folder of the run folders.
+        records: Folders with records of finished runs that the sweep names.
         num_duplicates: Points that were there twice.
     """
 
     jobs: list[Job]
-    store: Path
+    out: Path
     records: list[Path]
     num_duplicates: int
 
+    @property
+    def store(self) -> Path:
+        """Folder of the dense stages that the runs share."""
+        return self.out / DENSE_STAGES_DIR
 
-def plan_sweep(files: Sequence[Path], *, out: Path, threads_per_run: int) -> Plan:
+    def trained_dense_stages(self) -> set[str]:
+        """Return the keys of the dense stages that are there to start from."""
+        if not self.store.is_dir():
+            return set()
+        paths = (path for path in self.store.iterdir() if path.suffix not in {".lock", ".part"})
+        return {path.name.partition("-")[0] for path in paths}
+
+    def look_at_path(self, job: Job) -> None:
+        """Give a control the steps of its path if that is done; block it if that has failed.
+
+        Args:
+            job: A control with `steps_of`.
+
+        Raises:
+            ValueError: If the run folder cannot be used.
+        """
+        assert job.steps_of is not None
+        if job.steps_of.state == "failed":
+            job.state = "blocked"
+        if job.steps_of.state != "completed":
+            return
+        config = with_steps_of(job.point.config, self._stages(job.steps_of))
+        job.point = replace(job.point, config=config, run_id=run_id(config))
+        path = job.path.with_name(job.point.run_id)
+        job.config = replace(config, out_dir=str(path), trainer=job.config.trainer)
+        job.path, job.steps_of = path, None
+        self.look_whether_done(job)
+
+    def look_whether_done(self, job: Job) -> None:
+        """Mark a job as completed if its run is there.
+
+        Raises:
+            ValueError: If its run folder cannot be used, or a record cannot be read.
+        """
+        check_run_content(job.path, job.config)
+        if self._record_of(job) is not None:
+            job.state, job.was_there = "completed", True
+
+    def _stages(self, job: Job) -> pd.DataFrame:
+        """Return the stages of a job that is done."""
+        path = self._record_of(job)
+        assert path is not None
+        return load_run(path, with_ranks=False).stages
+
+    def _record_of(self, job: Job) -> Path | None:
+        """Return where the records of a finished job are, or None if it is not done."""
+        kept = [folder / job.point.run_id for folder in self.records]
+        for path in filter(is_run_folder, kept):
+            read_meta(path)  # of a schema version that can be read
+        return next(filter(is_complete, (job.path, *kept)), None)
+
+
+def plan_sweep(
+    files: Sequence[Path], *, out: Path, threads_per_run: int, records: Sequence[Path] = ()
+) -> Plan:
     """Return what has to be done for a sweep; nothing is written.
 
     Args:
         files: Sweep files, as for `load_sweep`.
         out: Folder of the run folders: <out>/<task>/<run_id>.
         threads_per_run: CPU threads of the runs that leave `trainer.num_threads` open.
+        records: Folders with records of finished runs, beside those that the files name.
 
     Raises:
         ValueError: If a file, an option or a point is wrong, or a run folder cannot be used.
     """
     sweep = load_sweep(files)
-    jobs = [_job(point, out=out, threads=threads_per_run) for point in sweep.points]
-    for job in jobs:
-        check_run_content(job.path, job.config)
-        kept = [folder / job.point.run_id for folder in sweep.results]
-        for path in filter(is_run_folder, kept):
-            read_meta(path)  # of a schema version that can be read
-        if any(is_complete(path) for path in (job.path, *kept)):
-            job.state, job.was_there = "completed", True
-    return Plan(
-        jobs=jobs,
-        store=out / DENSE_STAGES_DIR,
-        records=[out, *sweep.results],
+    sweep.records.extend(records)
+    return plan_points(sweep, out=out, threads_per_run=threads_per_run)
+
+
+def plan_points(sweep: Sweep, *, out: Path, threads_per_run: int | None) -> Plan:
+    """Return what has to be done for the points of a sweep and their controls.
+
+    Args:
+        sweep: The points.
+        out: As for `plan_sweep`.
+        threads_per_run: As for `plan_sweep`; null leaves it to torch.
+
+    Raises:
+        ValueError: If a control or a run folder cannot be used.
+    """
+    jobs: dict[str, Job] = {}
+    for point in sweep.points:
+        for job in _with_controls(point, sweep.controls, out=out, threads=threads_per_run):
+            jobs.setdefault(_name(job), job)
+    plan = Plan(
+        jobs=list(jobs.values()),
+        out=out,
+        records=sweep.records,
         num_duplicates=sweep.num_duplicates,
     )
+    for job in plan.jobs:  # paths stand before their controls
+        if job.steps_of is None:
+            plan.look_whether_done(job)
+        else:
+            plan.look_at_path(job)
+    return plan
 
 
 def require_writable(folder: Path) -> None:
@@ -111,7 +196,28 @@ def require_writable(folder: Path) -> None:
         ) from error
 
 
-def _job(point: Point, *, out: Path, threads: int) -> Job:
+def _with_controls(
+    point: Point, rules: Sequence[ControlRule], *, out: Path, threads: int | None
+) -> Iterator[Job]:
+    """Yield the job of a point and, if it is a path, those of its controls."""
+    path = _job(point, out=out, threads=threads)
+    yield path
+    for rule in rules if is_path(point.config) else ():
+        config = control_of(point.config, rule)
+        control = Point(
+            config=config, run_id=run_id(config), choice={**point.choice, **rule.choice}
+        )
+        job = _job(control, out=out, threads=threads)
+        job.steps_of = path if rule.has_steps_of_path else None
+        yield job
+
+
+def _name(job: Job) -> str:
+    """Return what makes a job another than all others."""
+    return job.point.run_id if job.steps_of is None else f"after {job.point.run_id}"
+
+
+def _job(point: Point, *, out: Path, threads: int | None) -> Job:
     config = point.config
     path = out / config.task.name / point.run_id
     trainer = config.trainer

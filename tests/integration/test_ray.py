@@ -51,8 +51,8 @@ def test_killed_workers_of_ray_change_nothing(hub, tmp_path, monkeypatch, capfd)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_worker_niceness", "0")  # by default 15: nothing on a busy machine
     out = tmp_path / "out"
-    file = write_sweep(hub, tmp_path / "sweep.yaml", grid={"seed": [4, 5]})
-    first, second = jobs_of(file, out)
+    file = write_sweep(hub, tmp_path / "sweep.yaml", grid={"seed": [4, 5]}, controls=["hold_dense"])
+    first, _, second, _ = jobs_of(file, out)
     killed: list[int] = []
     killers = [
         threading.Thread(
@@ -76,4 +76,6 @@ def test_killed_workers_of_ray_change_nothing(hub, tmp_path, monkeypatch, capfd)
     assert "was lost with its worker; it goes on from its last checkpoint." in printed
     log = (second.path / LOG_FILE).read_text()
     assert "\nInterrupted.\n== " in log, "it went on without the worker that had started it"
-    assert_runs_equal_those_made_alone([first, second], tmp_path / "alone")
+    jobs = jobs_of(file, out)
+    assert [job.state for job in jobs] == ["completed"] * 4, "controls did not follow their paths"
+    assert_runs_equal_those_made_alone(jobs, tmp_path / "alone")

@@ -128,7 +128,7 @@ def test_two_sweeps_at_once_make_every_run_once(hub, tmp_path, capsys):
 
 
 def test_randomly_killed_workers_change_nothing(hub, tmp_path):
-    file = write_sweep(hub, tmp_path / "sweep.yaml", seed=3, points=CONTROLS)
+    file = write_sweep(hub, tmp_path / "sweep.yaml", seed=3, controls=["hold_dense", "floor"])
     out = tmp_path / "out"
     report = disturb(
         sweep_command([file], out, workers=1),
@@ -140,7 +140,12 @@ def test_randomly_killed_workers_change_nothing(hub, tmp_path):
     )
     assert report.kills == {"worker": 2}
     assert report.left_behind == []
-    assert_runs_equal_those_made_alone(jobs_of(file, out), tmp_path / "alone")
+    path, hold_dense, floor = jobs_of(file, out)
+    assert {job.state for job in (path, hold_dense, floor)} == {"completed"}
+    assert load_run(hold_dense.path).meta["dense_stage_of"] == path.point.run_id
+    steps = [load_run(job.path).stages["optimizer_steps"].sum() for job in (path, hold_dense)]
+    assert steps[0] == steps[1], "the control has not trained as many steps as its path"
+    assert_runs_equal_those_made_alone([path, hold_dense, floor], tmp_path / "alone")
 
 
 def test_sweep_that_is_wrong_writes_nothing(hub, tmp_path, capsys):

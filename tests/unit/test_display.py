@@ -107,7 +107,7 @@ def test_end_leaves_failures_to_the_last_lines(plan):
         before = len(stream.getvalue())
     assert "failed pydoc_topic" not in stream.getvalue()[before:]
     job = plan.jobs[3]
-    assert describe_failures([job]).splitlines() == [
+    assert describe_failures([job], blocked=[]).splitlines() == [
         "1 run failed; the same command tries again:",
         f"  {job.path} {job.point.label}: {job.error}",
         f"    log: {job.path / 'log.txt'}",

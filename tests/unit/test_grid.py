@@ -109,11 +109,11 @@ def test_overlay_replaces_options_and_lists_by_name(tmp_path):
         "grid": {"task.name": ["pydoc_topic"], "seed": [0, 1]},
         "zip": {"xi.ratio": [1.1, 1.2]},
     }
-    second = {"optim.lr": 1e-4, "grid": {"task.name": ["rte"]}, "zip": {}, "results": "kept"}
+    second = {"optim.lr": 1e-4, "grid": {"task.name": ["rte"]}, "zip": {}, "records": "kept"}
     sweep = load(tmp_path, first, second)
     chosen = [(p.config.task.name, p.config.seed, p.config.optim.lr) for p in sweep.points]
     assert chosen == [("rte", 0, 1e-4), ("rte", 1, 1e-4)]
-    assert sweep.results == [tmp_path / "kept"]
+    assert sweep.records == [tmp_path / "kept"]
 
 
 WRONG = {

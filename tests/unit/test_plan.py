@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sorakit.records import load_run
+from sorakit.config import StageConfig, XiConfig
+from sorakit.records import load_run, run_id
 from sorakit.sweep.cost import cost_model, describe_seconds
 from sorakit.sweep.display import describe_plan
 from sorakit.sweep.plan import Plan, plan_sweep
@@ -47,7 +48,7 @@ def test_run_that_was_begun_goes_on(state, tmp_path):
 
 def test_records_that_the_sweep_names_are_finished_runs(tmp_path):
     write_run(tmp_path / "kept", seed=2)
-    sweep = plan(tmp_path, {**SEEDS, "results": "kept"})
+    sweep = plan(tmp_path, {**SEEDS, "records": "kept"})
     assert states(sweep) == ["waiting", "waiting", "completed"]
 
 
@@ -61,7 +62,7 @@ def test_wider_grid_only_adds(tmp_path):
 def test_run_of_another_schema_version_is_refused(folder, tmp_path):
     write_run(tmp_path / folder, seed=1, meta={"schema_version": 99})
     with pytest.raises(ValueError, match=r"^`schema_version` must be 1, got 99 in "):
-        plan(tmp_path, {**SEEDS, "results": "kept"})
+        plan(tmp_path, {**SEEDS, "records": "kept"})
 
 
 def test_foreign_files_are_refused(tmp_path):
@@ -119,6 +120,86 @@ def test_run_without_adapter_shares_nothing(tmp_path):
     assert job.dense is None
 
 
+# Controls ------------------------------------------------------------------------------------
+
+TARGETS = {"xi": {"spacing": "target"}, "controls": ["floor", "hold_dense", "random_mask"]}
+XI = XiConfig(spacing="target")
+
+
+def labels(sweep: Plan) -> list[str]:
+    return [job.point.label for job in sweep.jobs]
+
+
+def test_path_is_followed_by_its_controls(tmp_path):
+    sweep = plan(tmp_path, {**TARGETS, "grid": {"seed": [0, 1]}})
+    names = [
+        "",
+        " method.name=head_only",
+        " stage.control=hold_dense",
+        " stage.control=random_mask",
+    ]
+    assert labels(sweep) == [f"seed={seed}{name}" for seed in (0, 1) for name in names]
+    path, floor, hold_dense, random_mask = sweep.jobs[:4]
+    assert (path.steps_of, floor.steps_of) == (None, None)
+    assert (hold_dense.steps_of, random_mask.steps_of) == (path, path)
+    assert path.dense == hold_dense.dense == random_mask.dense
+
+
+def test_floors_and_controls_among_the_points_have_no_controls(tmp_path):
+    points = [{}, {"method.name": "head_only"}, {"stage.control": "random_gradient"}]
+    assert len(plan(tmp_path, {**TARGETS, "points": points}).jobs) == 4 + 1, "the floor is there"
+
+
+@pytest.mark.parametrize("folder", ["out/pydoc_topic", "kept"])
+def test_control_has_the_steps_of_a_path_that_is_done(folder, tmp_path):
+    write_run(tmp_path / folder, xi=XI)  # stages of one pass
+    content = {**TARGETS, "stage.epochs": 0.25, "records": "kept"}
+    write_run(tmp_path / folder, xi=XI, stage=StageConfig(epochs=0.25))
+    path, _, hold_dense, _ = plan(tmp_path, content).jobs
+    assert path.state == "completed"
+    assert hold_dense.steps_of is None
+    assert hold_dense.config.stage.epochs == 1.0
+    assert hold_dense.point.run_id == run_id(hold_dense.config)
+    assert hold_dense.path.name == hold_dense.point.run_id
+    assert hold_dense.config.out_dir == str(hold_dense.path)
+
+
+def test_finished_control_is_not_run_again(tmp_path):
+    write_run(tmp_path / "out" / "pydoc_topic", xi=XI)
+    control = plan(tmp_path, TARGETS).jobs[-1]
+    write_run(tmp_path / "kept", xi=XI, stage=control.config.stage)
+    assert states(plan(tmp_path, {**TARGETS, "records": "kept"})) == [
+        "completed",
+        "waiting",
+        "waiting",
+        "completed",
+    ]
+
+
+def test_control_of_a_path_that_is_not_done_may_not_be_taken_for_a_run_that_is(tmp_path):
+    # Its own length is not known yet; that of the file is another run.
+    write_run(tmp_path / "out" / "pydoc_topic", "hold_dense", xi=XI)
+    assert states(plan(tmp_path, TARGETS)) == ["waiting"] * 4
+
+
+def test_controls_without_a_path_are_refused(tmp_path):
+    content = {"method.name": "head_only", "controls": ["random_gradient"]}
+    with pytest.raises(ValueError, match=r"^`controls` must have a path to be compared with, got"):
+        plan(tmp_path, content)
+
+
+def test_dry_run_says_which_controls_come_after_their_paths(tmp_path):
+    path, floor, *_ = plan(tmp_path, TARGETS).jobs
+    assert lines(plan(tmp_path, TARGETS))[:6] == [
+        f"{path.point.run_id}  to run",
+        f"{floor.point.run_id}  to run  method.name=head_only",
+        "-             to run  stage.control=hold_dense",
+        "-             to run  stage.control=random_mask",
+        "4 runs: 0 done, 0 running, 0 failed, 4 to run",
+        "2 controls take as many steps as the path, and begin when that is done.",
+    ]
+
+
 # The cost ------------------------------------------------------------------------------------
 
 
@@ -152,7 +233,7 @@ def test_cost_is_that_of_the_run_with_another_seed(tmp_path):
 
 def test_cost_counts_a_shared_dense_stage_once(tmp_path):
     write_run(tmp_path / "kept")
-    content = {"points": [{"xi.first": 0.01}, {"xi.first": 0.02}], "results": "kept"}
+    content = {"points": [{"xi.first": 0.01}, {"xi.first": 0.02}], "records": "kept"}
     text = lines(plan(tmp_path, content))
     assert text[-2] == "1 dense stage is trained for 2 runs."
     assert text[-1].startswith("About 15 s of computing, 15 s with 1 worker")
@@ -194,5 +275,5 @@ def test_durations_are_read_easily(seconds, text):
 def test_copied_records_are_found_by_their_run_id(tmp_path):
     path = write_run(tmp_path / "elsewhere", seed=0)
     shutil.copytree(path, tmp_path / "kept" / load_run(path).run_id)
-    sweep = plan(tmp_path, {"seed": 0, "results": ["kept"]})
+    sweep = plan(tmp_path, {"seed": 0, "records": ["kept"]})
     assert states(sweep) == ["completed"]
