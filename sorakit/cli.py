@@ -7,11 +7,12 @@ torch (the runs of a sweep are processes of their own).
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from typing_extensions import override
 
 from sorakit.config import RunConfig
 from sorakit.options import one_line, run_config, with_nulls
@@ -19,6 +20,9 @@ from sorakit.options import one_line, run_config, with_nulls
 _FAILED = 1
 _USER_ERROR = 2
 _PIPE_WIDTH = 500
+_RUNS = "runs"
+_RUN_ONLY = ("run_folder", "controls")
+"""Arguments of `run` that are no options of a run."""
 
 _DESCRIPTION = """Memorization and generalization against adapter sparsity: adapt a pre-trained
 model densely, raise the SoRA threshold xi step by step, and record both at every stage."""
@@ -31,6 +35,8 @@ _RUN_EPILOG = """examples:
   sorakit run --task.name pydoc_topic
   sorakit run --task.name mrpc --backbone.name microsoft/deberta-v3-base --seed 1
   sorakit run --task.name mrpc --method.name head_only        # the floor of the curve
+  sorakit run --task.name mrpc --controls floor,hold_dense,random_mask
+  sorakit run runs/mrpc/0f3a5c7e9b1d                          # resume it, or repeat it
   sorakit run --config experiments/glue_minilm.yaml --print_config"""
 
 
@@ -53,6 +59,17 @@ class _Parser(ArgumentParser):
         _fail(one_line(message))
 
 
+class _RunParser(_Parser):
+    """Prints a configuration without what is no option of a run: it may be read as a sweep file."""
+
+    @override
+    def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
+        kept = namespace.clone()
+        for name in _RUN_ONLY:
+            kept.pop(name, None)
+        return super().dump(kept, *args, **kwargs)
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line.
 
@@ -70,7 +87,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     options = _parser().parse_args(words)
     command = options.subcommand
     try:
-        code = _COMMANDS[command](options[command])
+        if command == "run":
+            code = _run(options.run, given=words[1:])
+        else:
+            code = _COMMANDS[command](options[command])
     except ValueError as error:
         _fail(str(error))
     except OSError as error:  # a full disk, above all
@@ -96,15 +116,33 @@ def parse_run_config(argv: Sequence[str]) -> RunConfig:
 
 def _to_config(options: Namespace) -> RunConfig:
     values = options.as_dict()
-    values.pop("config", None)
+    for name in ("config", *_RUN_ONLY):
+        values.pop(name, None)
     return run_config(values)
 
 
 def _parser() -> ArgumentParser:
     parser = _Parser(prog="sorakit", description=_DESCRIPTION)
     commands = parser.add_subcommands(required=True)
-    run = _Parser(description=_RUN_DESCRIPTION, epilog=_RUN_EPILOG)
+    run = _RunParser(description=_RUN_DESCRIPTION, epilog=_RUN_EPILOG)
+    run.add_argument(
+        "run_folder",
+        metavar="RUN_FOLDER",
+        nargs="?",
+        type=str | None,
+        default=None,
+        help="Run folder in the place of options: a run that is not complete goes on there; a "
+        "complete one runs again in RUN_FOLDER-again, or in --out_dir, and is compared.",
+    )
     run.add_argument("--config", action="config", help="YAML file with options of `run`.")
+    run.add_argument(
+        "--controls",
+        type=str | None,
+        default=None,
+        help="Also run what the path is compared with, for example floor,hold_dense,random_mask; "
+        "each goes to OUT/<task>/<run_id>, OUT being --out_dir, or runs. All controls are those of "
+        "stage.control, floor, and lora: [1, 2, 4].",
+    )
     run.add_class_arguments(RunConfig, as_group=False)
     commands.add_subcommand("run", run, help="run Algorithm 1 on one dataset")
     commands.add_subcommand("sweep", _sweep_parser(), help="run every point of a grid")
@@ -155,7 +193,7 @@ def _sweep_parser() -> ArgumentParser:
     parser.add_argument(
         "--config", action="append", type=str, help="Sweep file; several are overlays."
     )
-    parser.add_argument("--out", type=str, default="runs", help="Folder of the run folders.")
+    parser.add_argument("--out", type=str, default=_RUNS, help="Folder of the run folders.")
     parser.add_argument(
         "--records",
         action="append",
@@ -184,8 +222,12 @@ def _sweep_parser() -> ArgumentParser:
     return parser
 
 
-def _run(options: Namespace) -> int:
+def _run(options: Namespace, *, given: Sequence[str]) -> int:
+    if options.run_folder is not None:
+        return _repeat(options, given=given)
     config = _to_config(options)
+    if options.controls is not None:
+        return _run_with_controls(config, options.controls)
     from sorakit.training.run import run  # torch takes seconds to import
 
     outcome = run(config)
@@ -196,12 +238,42 @@ def _run(options: Namespace) -> int:
     return 0
 
 
-def _sweep(options: Namespace) -> int:
-    from rich.console import Console
+def _repeat(options: Namespace, *, given: Sequence[str]) -> int:
+    from sorakit.sweep.repeat import repetition
 
-    from sorakit.sweep.display import SweepDisplay, describe_failures, describe_plan
-    from sorakit.sweep.driver import run_sweep
-    from sorakit.sweep.plan import plan_sweep, require_writable
+    if options.controls is not None:
+        raise ValueError(
+            f"`--controls` must not be given with RUN_FOLDER, got {options.controls!r}. Give the "
+            "options of the run, or a sweep file."
+        )
+    rest = list(given)
+    rest.remove(options.run_folder)
+    found = repetition(Path(options.run_folder), lambda first: parse_run_config([*first, *rest]))
+    _say(found.announce())
+    from sorakit.training.run import run  # torch takes seconds to import
+
+    outcome = run(found.config)
+    if outcome.action != "followed":
+        _say(f"Completed {outcome.path}")
+        if found.action == "repeats":
+            _say(found.compare())
+    return 0
+
+
+def _run_with_controls(config: RunConfig, controls: str) -> int:
+    from sorakit.sweep.controls import parse_controls
+    from sorakit.sweep.engines import LocalEngine
+    from sorakit.sweep.grid import one_path
+    from sorakit.sweep.plan import plan_points
+
+    sweep = one_path(config, controls=parse_controls(controls))
+    plan = plan_points(sweep, out=Path(config.out_dir or _RUNS), threads_per_run=None)
+    return _run_plan(plan, lambda: LocalEngine(workers=1))
+
+
+def _sweep(options: Namespace) -> int:
+    from sorakit.sweep.display import describe_plan
+    from sorakit.sweep.plan import plan_sweep
 
     for name in ("workers", "threads_per_run"):
         if options[name] is not None and options[name] < 1:
@@ -218,14 +290,25 @@ def _sweep(options: Namespace) -> int:
     if options.dry_run:
         _say(describe_plan(plan, workers=workers))
         return 0
-    require_writable(Path(options.out))
-    engine = _engine(options, plan)
-    with SweepDisplay(plan, workers=engine.num_slots, console=Console()) as display:
-        outcome = run_sweep(plan, engine, display)
+    return _run_plan(plan, lambda: _engine(options, plan))
+
+
+def _run_plan(plan: Any, engine: Callable[[], Any]) -> int:
+    """Run the jobs of a plan on the engine that `engine` makes; return the exit code."""
+    from rich.console import Console
+
+    from sorakit.sweep.display import SweepDisplay, describe_failures
+    from sorakit.sweep.driver import run_sweep
+    from sorakit.sweep.plan import require_writable
+
+    require_writable(plan.out)
+    running = engine()
+    with SweepDisplay(plan, workers=running.num_slots, console=Console()) as display:
+        outcome = run_sweep(plan, running, display)
     if outcome.failed:
         _say(describe_failures(outcome.failed, blocked=outcome.blocked))
         return _FAILED
-    _say(f"All {len(plan.jobs)} runs are complete below {options.out}.")
+    _say(f"All {len(plan.jobs)} runs are complete below {plan.out}.")
     return 0
 
 
@@ -338,7 +421,6 @@ def _sync(options: Namespace) -> int:
 
 
 _COMMANDS = {
-    "run": _run,
     "sweep": _sweep,
     "status": _status,
     "export": _export,

@@ -126,11 +126,12 @@ def request_of(job: Job, *, dense_store: str) -> Request:
 
 
 def thread_environment(job: Job) -> dict[str, str]:
-    """Return the environment that holds every library to the threads of the run.
+    """Return the environment that holds every library to the threads of the run, if it names any.
 
     The libraries read it when they are loaded. Records are equal only at equal numbers.
     """
-    return {"OMP_NUM_THREADS": str(job.config.trainer.num_threads)}
+    threads = job.config.trainer.num_threads
+    return {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
 
 
 def stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -16,7 +16,7 @@ together, and of `points`. Files are relative to the sweep file.
 import dataclasses
 import itertools
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -125,6 +125,26 @@ def load_sweep(files: Sequence[Path]) -> Sweep:
         records=spec.records,
         num_duplicates=num_points - len(points),
     )
+
+
+def one_path(config: RunConfig, *, controls: list[ControlRule]) -> Sweep:
+    """Return the sweep of one path and its controls.
+
+    Args:
+        config: The path.
+        controls: What it is compared with.
+
+    Raises:
+        ValueError: If it is no path.
+    """
+    if not is_path(config):
+        raise ValueError(
+            "`--controls` must be those of a path, got a run that is none: `method.name` is "
+            f"{config.method.name} and `stage.control` {config.stage.control}."
+        )
+    config = replace(config, out_dir=None)
+    point = Point(config=config, run_id=run_id(config), choice={})
+    return Sweep(points=[point], controls=controls, records=[], num_duplicates=0)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,11 +15,14 @@ import yaml
 from safetensors.torch import load_file
 
 from sorakit.cli import main
-from sorakit.records import load_run
+from sorakit.config import METHOD_VERSION
+from sorakit.records import Run, find_runs, load_run, role_of
+from sorakit.sweep.controls import with_steps_of
 from sorakit.training.module import AdaptationModule
-from tests.support.fake_runs import write_run
+from tests.support.fake_runs import fake_config, write_run
 from tests.support.tiny_hub import write_task
 
+ROOT = Path(__file__).parents[2]
 LEVELS = "[0.02,0.05,4.0]"
 
 
@@ -224,7 +229,7 @@ def test_wrong_option_is_refused_in_a_process_of_its_own(hub, tmp_path):
             "from sorakit.cli import main; main()",
             *options(hub, tmp_path / "run", method__r="0"),
         ],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
@@ -272,6 +277,114 @@ def test_interruption_exits_130(hub, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(AdaptationModule, "training_step", training_step)
     assert call(*options(hub, tmp_path / "run")) == 130
     assert "The same command goes on from the last checkpoint." in capsys.readouterr().err
+
+
+def test_complete_run_is_repeated_beside_itself_bit_for_bit(complete, capsys):
+    capsys.readouterr()
+    again = complete.with_name(f"{complete.name}-again")
+    assert call("run", str(complete)) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{complete} is complete: its configuration runs again in {again}.",
+        f"Completed {again}",
+        f"Its 4 stages are those of {complete}, bit for bit.",
+    ]
+    files = ("stages.jsonl", "ranks.jsonl", "examples.parquet")
+    assert all((again / name).read_bytes() == (complete / name).read_bytes() for name in files)
+
+
+def test_repetition_goes_where_it_is_told_and_says_where_it_differs(complete, tmp_path, capsys):
+    other = tmp_path / "original"
+    shutil.copytree(complete, other)
+    lines = (other / "stages.jsonl").read_text().splitlines()
+    lines[2] = lines[2].replace('"stage": 2', '"stage": 2 ')
+    (other / "stages.jsonl").write_text("\n".join(lines) + "\n")
+    assert call("run", str(other), f"--out_dir={tmp_path / 'copy'}") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1].startswith(f"From stage 2 on it differs from {other}.")
+    assert load_run(tmp_path / "copy").state == "completed"
+
+
+def test_run_that_is_not_complete_goes_on_in_its_folder(complete, tmp_path, capsys):
+    path = tmp_path / "run"
+    shutil.copytree(complete, path)
+    write_status(path, pid=2**22 + 1)  # no process has this number
+    assert call("run", str(path)) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{path} is not complete: it goes on where it stopped.",
+        f"Completed {path}",
+    ]
+    assert load_run(path).state == "completed"
+
+
+def test_what_cannot_be_repeated_is_refused(complete, tmp_path, capsys):
+    def refuse(*arguments: str, words: str) -> None:
+        assert_refused(capsys, ["run", *arguments], words, folder=tmp_path)
+
+    refuse(str(tmp_path / "none"), words="`RUN_FOLDER` must be the folder of a run")
+    refuse(str(complete), "--seed=1", words="`RUN_FOLDER` must be repeated as it is")
+    refuse(str(complete), "--controls=floor", words="`--controls` must not be given")
+    path = tmp_path / "run"
+    shutil.copytree(complete, path)
+    write_status(path, pid=2**22 + 1)
+    refuse(str(path), f"--out_dir={tmp_path / 'b'}", words="`--out_dir` must not be given while")
+    meta = json.loads((path / "meta.json").read_text())
+    (path / "meta.json").write_text(json.dumps({**meta, "method_version": 0}))
+    refuse(str(path), words=f"must be of method version {METHOD_VERSION} to be repeated, got 0")
+
+
+def test_controls_of_a_run_that_are_there_are_not_made_again(tmp_path, capsys):
+    runs = tmp_path / "runs" / "pydoc_topic"
+    path = load_run(write_run(runs))
+    write_run(runs, "floor")
+    control = with_steps_of(fake_config("hold_dense"), path.stages)
+    write_run(runs, "hold_dense", xi=control.xi, stage=control.stage)
+    before = sorted(tmp_path.rglob("*"))
+    assert call("run", "--task.name=pydoc_topic", "--controls=floor,hold_dense") == 0
+    assert capsys.readouterr().out.endswith("All 3 runs are complete below runs.\n")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_run_has_its_controls_with_one_command(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    out = tmp_path / "out"
+    command = [*options(hub, out), "--controls=floor,hold_dense"]
+    assert call(*command) == 0
+    assert capsys.readouterr().out.endswith(f"All 3 runs are complete below {out}.\n")
+    runs = {role(run): run for run in map(load_run, find_runs(out))}
+    assert set(runs) == {"path", "floor", "hold_dense"}
+    path, control = runs["path"], runs["hold_dense"]
+    assert control.meta["dense_stage_of"] == path.run_id
+    assert control.stages["optimizer_steps"].sum() == path.stages["optimizer_steps"].sum()
+    assert call(*command) == 0, "the same command does not find them"
+
+
+def role(run: Run) -> str:
+    return role_of(run.config["method"]["name"], run.config["stage"]["control"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--controls=random"], "`controls` must name floor, lora or a control of"),
+        (["--controls=floor", "--method.name=head_only"], "`--controls` must be those of a path"),
+        (["--controls=random_mask"], "Control random_mask: `xi.spacing` must be target"),
+        (["--controls={"], "`--controls` must be names such as floor,random_mask, got '{'."),
+    ],
+)
+def test_wrong_controls_are_refused(hub, tmp_path, capsys, arguments, words):
+    command = [*options(hub, tmp_path / "out"), *arguments]
+    assert_refused(capsys, command, words, folder=tmp_path)
+
+
+def test_help_takes_a_fraction_of_a_second() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for command in ([], ["run"]):
+        program = [sys.executable, "-c", "from sorakit.cli import main; main()", *command, "--help"]
+        subprocess.run(program, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert seconds < 2 * 0.5, "CPU time; 0.16 s each on a busy core"
 
 
 # sync (the rest is in test_wandb.py) ---------------------------------------------------------
