@@ -45,11 +45,19 @@ def load(folder: Path, train: dict, validation: dict, *, suffix: str = ".csv", *
 
 
 def error_of(folder: Path, train: dict, validation: dict, **keys) -> str:
-    with pytest.raises(ValueError, match=r"^`task\..*\.$") as caught:
+    with pytest.raises(ValueError, match=r"^`task\..*[.?]$") as caught:
         load(folder, train, validation, **keys)
     return str(caught.value)
 
 
+LINE = {
+    ".csv": " (line 3)",
+    ".tsv": " (line 3)",
+    ".json": " (line 1)",  # pandas writes the list on one line
+    ".jsonl": " (line 2)",
+    ".parquet": "",
+}
+"""Where the second example stands in a file that `write` writes."""
 SUFFIXES = [".csv", ".tsv", ".json", ".jsonl", ".parquet"]
 
 
@@ -191,7 +199,8 @@ def test_unknown_suffix_is_an_error(tmp_path):
 )
 def test_missing_column_lists_the_columns(key, column, tmp_path):
     assert error_of(tmp_path, TRAIN, VALIDATION, **{key: column}) == (
-        f"`task.{key}` must be a column of train.csv (text, label), got '{column}'."
+        f"`task.{key}` must be a column of train.csv (text, label), got '{column}'. The first "
+        "line must be a header with the names of the columns."
     )
 
 
@@ -223,8 +232,8 @@ def test_file_without_a_byte_is_an_error(suffix, tmp_path):
 def test_null_text_names_its_row(suffix, shown, tmp_path):
     train = {"text": ["a", None], "label": ["x", "y"]}
     assert error_of(tmp_path, train, VALIDATION, suffix=suffix) == (
-        f"`task.train_file`: 'text' in row 1 of train{suffix} must be a non-empty text, "
-        f"got {shown}."
+        f"`task.train_file`: 'text' in row 1{LINE[suffix]} of train{suffix} must be a text that is "
+        f"not blank, got {shown}."
     )
 
 
@@ -235,23 +244,93 @@ def test_null_text_names_its_row(suffix, shown, tmp_path):
 def test_null_label_names_its_row(suffix, shown, tmp_path):
     train = {"text": ["a", "b"], "label": ["x", None]}
     assert error_of(tmp_path, train, VALIDATION, suffix=suffix) == (
-        f"`task.train_file`: label {shown} in row 1 of train{suffix} must be a text or an integer. "
-        "Numbers need `task.metric` pearson or spearman."
+        f"`task.train_file`: label {shown} in column 'label', row 1{LINE[suffix]} of "
+        f"train{suffix}, must be a text or a whole number."
     )
 
 
-def test_number_as_a_class_is_an_error(tmp_path):
-    train = {"text": ["a", "b"], "label": [0.5, 1.5]}
-    assert error_of(tmp_path, train, VALIDATION, suffix=".parquet") == (
-        "`task.train_file`: label 0.5 in row 0 of train.parquet must be a text or an integer. "
-        "Numbers need `task.metric` pearson or spearman."
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_whole_numbers_are_the_same_classes_in_every_format(suffix, tmp_path):
+    write(tmp_path / "dev.csv", {"text": ["x", "y"], "label": ["1.0", "0"]})
+    write(tmp_path / f"train{suffix}", {"text": ["a", "b"], "label": [0.0, 1.0]})
+    task = load_files(config_of(tmp_path, train_file=f"train{suffix}"))
+    assert (task.label_names, task.validation["label"][:]) == (("0", "1"), [1, 0])
+
+
+def test_json_may_write_a_whole_number_in_three_ways(tmp_path):
+    labels = [1, 1.0, "1", "1.0", 0, -0.0]
+    records = [{"text": "t", "label": label} for label in labels]
+    for name in ("train.json", "dev.json"):
+        (tmp_path / name).write_text(json.dumps(records))
+    task = load_files(config_of(tmp_path, suffix=".json"))
+    assert (task.label_names, task.train["label"][:]) == (("0", "1"), [1, 1, 1, 1, 0, 0])
+
+
+def test_text_with_leading_zeros_is_no_whole_number(tmp_path):
+    train = {"text": ["a", "b"], "label": ["01", "1"]}
+    assert load(tmp_path, train, train).label_names == ("01", "1")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_scores_are_not_taken_for_classes(suffix, tmp_path):
+    train = {"text": ["a", "b", "c"], "label": [1.0, 2.5, 0.5]}
+    label = "'2.5'" if suffix in (".csv", ".tsv") else "2.5"
+    names = "1, 2.5, 0.5"
+    assert error_of(tmp_path, train, VALIDATION, suffix=suffix) == (
+        f"`task.train_file`: label {label} in column 'label', row 1{LINE[suffix]} of train{suffix} "
+        f"must be a text or a whole number; all 3 labels are numbers ({names}). Scores need "
+        "`task.metric` pearson or spearman."
     )
+
+
+def test_number_among_texts_is_a_class(tmp_path):
+    train = {"text": ["a", "b"], "label": ["2.5", "high"]}
+    assert load(tmp_path, train, train).label_names == ("2.5", "high")
+
+
+def test_many_whole_numbers_are_classes_with_a_warning(tmp_path):
+    train = {"text": ["t"] * 50, "label": list(range(25)) * 2}
+    with pytest.warns(
+        UserWarning, match=r"^`task\.train_file`: 25 whole numbers in column 'label'"
+    ):
+        task = load(tmp_path, train, {"text": ["t"], "label": [3]})
+    assert len(task.label_names) == 25
+
+
+def test_spellings_of_one_class_are_refused(tmp_path):
+    train = {"text": ["a", "b", "c", "d"], "label": ["yes", "no", "yes ", "Yes"]}
+    assert error_of(tmp_path, train, VALIDATION) == (
+        "`task.train_file`: labels of column 'label' of train.csv must differ in more than case "
+        "and spaces, got 'yes', 'yes ', 'Yes' (the second in column 'label', row 2 (line 4) of "
+        "train.csv). Write every class in one way."
+    )
+
+
+def test_swapped_columns_are_refused(tmp_path):
+    train = {"text": ["a", "b"] * 20, "label": [f"text {i}" for i in range(40)]}
+    assert error_of(tmp_path, train, VALIDATION) == (
+        "`task.label_column` must be the column of the classes, got 'label' with 40 different "
+        "labels in 40 rows of train.csv (text 0, text 1, text 2, text 3, text 4, text 5, text 6, "
+        "text 7, ... (40 in all)). Are text and label columns swapped?"
+    )
+
+
+def test_hardly_an_example_a_class_is_warned_of(tmp_path):
+    train = {"text": ["t"] * 12, "label": [f"class {i}" for i in range(12)]}
+    with pytest.warns(UserWarning, match="which is hardly an example a class"):
+        load(tmp_path, train, {"text": ["t"], "label": ["class 1"]})
 
 
 def test_label_outside_the_training_classes_is_an_error(tmp_path):
     assert error_of(tmp_path, TRAIN, {"text": ["d"], "label": ["c"]}) == (
-        "`task.validation_file`: label 'c' in row 0 of dev.csv must be one of the training classes "
-        "(a, b)."
+        "`task.validation_file`: label 'c' in column 'label', row 0 (line 2) of dev.csv must be "
+        "one of the training classes (a, b)."
+    )
+
+
+def test_other_spelling_of_a_training_class_is_named(tmp_path):
+    assert error_of(tmp_path, TRAIN, {"text": ["d"], "label": [" A"]}).endswith(
+        "must be one of the training classes (a, b). Is 'a' meant?"
     )
 
 
@@ -266,20 +345,32 @@ def test_single_class_is_an_error(tmp_path):
 def test_label_of_a_regression_must_be_a_number(label, tmp_path):
     train = {"text": ["a"], "label": [label]}
     assert error_of(tmp_path, train, VALIDATION, metric="spearman") == (
-        f"`task.train_file`: label '{label}' in row 0 of train.csv must be a finite number, "
-        "because `task.metric` is pearson or spearman."
+        f"`task.train_file`: label '{label}' in column 'label', row 0 (line 2) of train.csv, must "
+        "be a finite number, because `task.metric` is pearson or spearman."
     )
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("train.csv", "text,label\na,b,c\n", "row 0 has 3 fields, the header has 2"),
-        ("train.csv", "text,text\na,b\n", "a column name appears twice: text, text"),
-        ("train.csv", 'text,label\n"a,b\n', "unexpected end of data"),
-        ("train.jsonl", "{}\nx\n", "line 2 is not a JSON object: Expecting value"),
-        ("train.jsonl", "{}\n3\n", "example 1 is not a JSON object"),
-        ("train.json", "[1]", "example 0 is not a JSON object"),
+        (
+            "train.csv",
+            'text,label\n"a\nb",x\n\na,b,c\n',
+            r"row 1 \(line 5\) has 3 fields, the header has 2",
+        ),
+        (
+            "train.csv",
+            'text,label\n"a",b\n"say \\"yes\\"",c\n',
+            r"line 3: ',' expected after '\"'; a quote within a quoted field is written twice, .*",
+        ),
+        ("train.csv", 'text,label\n"a,b\nc,d\n', "lines 2 to 3: unexpected end of data; .*"),
+        ("train.jsonl", '{"text": "a", "label": 1}\nx\n', "line 2 is not JSON: Expecting value"),
+        ("train.jsonl", '{"text": "a", "label": 1}\n3\n', "line 2 holds 3, no object; .*"),
+        ("train.json", "[1]", "line 1 holds 1, no object; sorakit reads a list of objects, .*"),
+        ("train.json", '[{"text": "a", "label": 1}', "line 1: a comma or the end of the list .*"),
+        ("train.json", '{"data": [{"text": "a", "label": 1}]}', r"it holds whole .* \(data\); .*"),
+        ("train.json", '{"text": {"0": "a"}, "label": {"0": 1}}', "it holds whole columns .*"),
+        ("train.tsv", "version https://git-lfs.github.com/spec/v1\noid\n", "it is a Git LFS .*"),
         ("train.parquet", "no parquet", "Parquet magic bytes not found.*"),
     ],
 )
@@ -292,3 +383,94 @@ def test_malformed_file_is_an_error(name, content, reason, tmp_path):
     )
     with pytest.raises(ValueError, match=message):
         load_files(config_of(tmp_path, train_file=name))
+
+
+def test_column_that_is_there_twice_is_an_error(tmp_path):
+    (tmp_path / "train.csv").write_text("text,text,label\na,b,c\n")
+    write(tmp_path / "dev.csv", VALIDATION)
+    with pytest.raises(ValueError, match=r"^`task\.text_column` must be there once among the "):
+        load_files(config_of(tmp_path))
+
+
+# Only what is asked for is read
+
+
+def test_columns_without_a_name_are_no_matter(tmp_path):
+    for name in ("train.csv", "dev.csv"):
+        (tmp_path / name).write_text("text,label,,\na,x,,\nb,y,1,2\n")
+    assert load_files(config_of(tmp_path)).train["text"][:] == ["a", "b"]
+
+
+def test_field_may_be_longer_than_the_csv_module_allows(tmp_path):
+    long = "word " * 40_000
+    train = {"text": [long, "b"], "label": ["x", "y"]}
+    assert load(tmp_path, train, train).train["text"][0] == long
+
+
+def test_parquet_columns_that_are_not_asked_for_are_not_read(tmp_path):
+    file = tmp_path / "train.parquet"
+    write(file, {"text": ["a", "b"], "label": [0, 1], "vector": ["unlikely" * 99, "x"]})
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"unlikely", b"\0\0\0\0\0\0\0\0"))
+    write(tmp_path / "dev.parquet", {"text": ["a"], "label": [0]})
+    assert load_files(config_of(tmp_path, suffix=".parquet")).train["text"][:] == ["a", "b"]
+
+
+def test_objects_over_several_lines_are_read(tmp_path):
+    for name in ("train.jsonl", "dev.jsonl"):
+        records = [{"text": text, "label": text} for text in ("a", "b")]
+        (tmp_path / name).write_text("\n".join(json.dumps(r, indent=1) for r in records))
+    task = load_files(config_of(tmp_path, suffix=".jsonl"))
+    assert task.train["text"][:] == ["a", "b"]
+
+
+def test_more_rows_than_a_chunk_are_all_read(tmp_path):
+    count = 20_001
+    train = {"text": [f"t{i}" for i in range(count)], "label": [i % 3 for i in range(count)]}
+    task = load(tmp_path, train, {"text": ["x"], "label": [2]})
+    assert task.train["text"][:] == train["text"]
+    assert task.train["label"][:] == train["label"]
+
+
+# Messages
+
+
+def test_half_an_emoji_names_its_row(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "well \\ud83d", "label": 1}\n')
+    with pytest.raises(ValueError, match=r"^`task\.train_file`: 'text' in row 0 \(line 1\) of "):
+        load_files(config_of(tmp_path, suffix=".jsonl", validation_file="train.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "found"),
+    [
+        ("cp1252", "line 3 is not UTF-8 text, and UTF-8 is read here; if its encoding is WINDOWS"),
+        ("utf-16", "it is UTF-16, and UTF-8 is read here; if its encoding is UTF-16, `iconv -f"),
+    ],
+)
+def test_other_encodings_are_named_with_the_way_out(encoding, found, tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\nplain,0\ncafé,1\n", encoding=encoding)
+    write(tmp_path / "dev.csv", VALIDATION)
+    with pytest.raises(ValueError, match=re.escape(found)):
+        load_files(config_of(tmp_path))
+
+
+def test_other_separator_is_named(tmp_path):
+    (tmp_path / "train.csv").write_text("text;label\na;b\n")
+    write(tmp_path / "dev.csv", VALIDATION)
+    with pytest.raises(ValueError, match="The separator seems to be ';'"):
+        load_files(config_of(tmp_path))
+
+
+def test_no_message_is_long(tmp_path):
+    giant = "x" * 3_000_000
+    wide = ",".join(f"column {i} {'y' * 300}" for i in range(3000))
+    (tmp_path / "wide.csv").write_text(wide + "\n" + wide + "\n")
+    (tmp_path / "giant.jsonl").write_text(json.dumps({"text": [giant], "label": giant}) + "\n")
+    (tmp_path / "labels.csv").write_text(f"text,label\na,{giant}\nb,{giant} \n")
+    (tmp_path / "shape.json").write_text(json.dumps({f"{i}{giant[:99]}": [i] for i in range(999)}))
+    write(tmp_path / "dev.csv", VALIDATION)
+    for name in ("wide.csv", "giant.jsonl", "labels.csv", "shape.json"):
+        with pytest.raises(ValueError, match=r"^`task\.") as caught:
+            load_files(config_of(tmp_path, train_file=name, validation_file="dev.csv"))
+        assert len(str(caught.value)) < 1000
