@@ -4,8 +4,8 @@ BIN = .venv/bin
 STAMP = .venv/.installed
 # Figures are drawn in a small environment of their own, without torch.
 FIGURES = .venv-figures
-# The runs behind the committed figures: gates as they are by default, of several experiments. 0.001 below is LEVEL of
-# experiments/fixed_xi.py.
+# The runs behind the committed figures: gates as they are by default, of several experiments. 0.001 below is the level
+# of experiments/fixed_xi.yaml.
 RECORDS = $(addprefix experiments/results/,controls mrpc_minilm glue_seeds fixed_xi) --only gates.gate_lr=1
 
 .PHONY: help demo test lint tables figures report constraints clean
@@ -15,7 +15,10 @@ help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 16
 
 demo: $(STAMP) ## Algorithm 1 on the three embedded tasks, floors and figures, into runs/demo
-	$(BIN)/python -m experiments.demo --out runs/demo
+	$(BIN)/sorakit sweep --config experiments/demo.yaml --out runs/demo --workers 2
+	$(BIN)/python -m analysis summary runs/demo
+	$(BIN)/python -m analysis figures runs/demo --out runs/demo/figures
+	@echo "Look at runs/demo/figures/curves.png first, and at README.md, 'How to read the curve'."
 
 test: $(STAMP) ## Run the default test suite (all but slow, gpu and network), a process a core
 	$(BIN)/pytest -q -n logical --dist worksteal

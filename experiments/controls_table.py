@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.control_differences import scores_at_shares
 from analysis.curves import SCORES
 from analysis.load import PATH, load_runs
-from experiments.runner import RESULTS
+from experiments import RESULTS
 from sorakit.config import GatesConfig
 
 FILE = "controls.md"

@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis.curves import SCORES, area_under_curve, flickering_stages, with_gain_retained
 from analysis.load import PATH, load_runs
-from experiments.runner import RESULTS
+from experiments import RESULTS
 from sorakit.config import GatesConfig
 from sorakit.records import load_run
 

@@ -28,7 +28,7 @@ from analysis.markdown import (
     ranks_table,
     scores_table,
 )
-from experiments.runner import RESULTS
+from experiments import RESULTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = (

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from analysis.compare import FIRST_BY_AREA, FIRST_BY_COUNT
 from analysis.compressibility import RetentionPoints, area_of, fewest_params
 from analysis.intervals import student_t_interval
-from experiments.runner import RESULTS
+from experiments import RESULTS
 
 SIMULATIONS = 5000
 SHARES = np.array([0.004, 0.009, 0.016, 0.024, 0.04, 0.06, 0.1, 0.155, 0.25, 0.4, 0.63, 1.0])

@@ -25,7 +25,7 @@ from analysis.slope_changepoint import (
     null_distribution,
 )
 from analysis.smooth import inflections, knees, smoother
-from experiments.runner import RESULTS
+from experiments import RESULTS
 
 OUT = RESULTS / "inflection_validation"
 TRIALS = 5000

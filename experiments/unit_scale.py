@@ -25,10 +25,10 @@ import lightning.pytorch as pl
 import torch
 from typing_extensions import override
 
+from experiments import RESULTS
 from experiments.planted_ranks.points import chosen
 from experiments.planted_ranks.runs import make
 from experiments.planted_ranks.sora import SORA, Regression, sora_path
-from experiments.runner import RESULTS
 from sorakit.method.kkt import kkt_residual, unit_scale_relief
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.tasks.planted import compress, example_losses, score

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from experiments.runner import RESULTS
+from experiments import RESULTS
 from sorakit.tasks.planted import (
     Planted,
     example_losses,

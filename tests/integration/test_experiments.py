@@ -1,97 +1,139 @@
-"""What `experiments/` rests on: configurations that parse, forked controls, kept records."""
+"""What `experiments/` rests on: files that are sweeps, and records that are points of them."""
 
-import shutil
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import pytest
-from safetensors.torch import load_file
 
-from experiments.runner import keep_records, run_after_dense
+from experiments import RESULTS
 from sorakit.cli import parse_run_config
 from sorakit.config import RunConfig
-from sorakit.records import load_run
+from sorakit.records import config_to_dict, find_runs, load_run, read_config
+from sorakit.sweep.controls import control_of, is_path, with_steps_of
 from sorakit.sweep.grid import load_sweep
-from sorakit.training.run import run
-from tests.support.tiny_hub import tiny_run
+from sorakit.sweep.plan import plan_sweep
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+BASES = ("embedded", "glue_minilm")
+"""Files of options that sweeps begin with, and `sorakit run` takes."""
+HISTORICAL: dict[str, str] = {}
+"""Folder below `experiments/results` -> why its records are points of no sweep any more."""
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("experiments")
+def files() -> list[Path]:
+    return sorted(EXPERIMENTS.glob("*.yaml"))
 
 
-@pytest.fixture(scope="module")
-def source(root: Path) -> Path:
-    return run(tiny_run(root, out_dir="source", levels=(0.02,)), show_progress=False).path
+@pytest.mark.parametrize("name", BASES)
+def test_base_is_a_configuration(name):
+    assert parse_run_config(["--config", str(EXPERIMENTS / f"{name}.yaml")]) != RunConfig()
 
 
-def hold_dense(root: Path, out_dir: str) -> RunConfig:
-    sections = {"stage": {"control": "hold_dense"}}
-    return tiny_run(root, out_dir=out_dir, levels=(0.02, 0.05), sections=sections)
-
-
-@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda file: file.name)
-def test_configuration_file_parses(file):
-    assert parse_run_config(["--config", str(file)]) != RunConfig()
+@pytest.mark.parametrize("file", files(), ids=lambda file: file.stem)
+def test_file_is_a_sweep_that_says_how_it_is_run(file, tmp_path):
+    assert plan_sweep([file], out=tmp_path, threads_per_run=1).jobs
+    if file.stem not in BASES and file.stem != "demo":
+        assert f"sorakit sweep --config experiments/{file.name} --out runs/" in file.read_text()
 
 
 @pytest.mark.parametrize(
     ("names", "count"),
     [
-        (["fig2_small"], 3 * 3 * 3),
-        (["fig2_small", "roberta_large_glue"], 6 * 3 * 3),
-        (["faults"], 3 * 4),
+        (["demo"], 3 * 2),
+        (["controls"], 3 * 5 * 4),
+        (["sweeps/fig2_small"], 3 * 3 * 3),
+        (["sweeps/fig2_small", "sweeps/roberta_large_glue"], 6 * 3 * 3),
+        (["sweeps/faults"], 3 * 4),
     ],
 )
-def test_sweep_has_its_points(names, count):
-    files = [EXPERIMENTS / "sweeps" / f"{name}.yaml" for name in names]
-    assert len(load_sweep(files).points) == count
+def test_sweep_has_its_runs(names, count, tmp_path):
+    sweep = [EXPERIMENTS / f"{name}.yaml" for name in names]
+    assert len(plan_sweep(sweep, out=tmp_path, threads_per_run=1).jobs) == count
 
 
 def test_every_sweep_is_tested():
-    files = (EXPERIMENTS / "sweeps").iterdir()  # those of W&B's own sweeps: `test_wandb_sweep.py`
-    names = {file.stem for file in files if not file.name.startswith("wandb_")}
+    sweeps = (EXPERIMENTS / "sweeps").iterdir()  # those of W&B's own sweeps: `test_wandb_sweep.py`
+    names = {file.stem for file in sweeps if not file.name.startswith("wandb_")}
     assert names == {"fig2_small", "roberta_large_glue", "faults"}
 
 
-def test_fork_from_the_dense_stage_is_the_run_it_saves(root, source):
-    whole = load_run(run(hold_dense(root, "whole"), show_progress=False).path)
-    forked = load_run(run_after_dense(source, hold_dense(root, "forked")))
-    pd.testing.assert_frame_equal(whole.stages, forked.stages)
-    pd.testing.assert_frame_equal(whole.ranks, forked.ranks)
-    for name in ("stages.jsonl", "ranks.jsonl", "examples.parquet"):
-        assert (whole.path / name).read_bytes() == (forked.path / name).read_bytes(), name
-    last = "adapters/stage_02/adapter_model.safetensors"
-    dense = "checkpoints/dense.ckpt"
-    assert (source / dense).read_bytes() == (forked.path / dense).read_bytes()
-    ours, theirs = load_file(whole.path / last), load_file(forked.path / last)
-    assert ours.keys() == theirs.keys()
-    assert all(ours[name].equal(theirs[name]) for name in ours)
+# Committed records ---------------------------------------------------------------------------
 
 
-def test_fork_of_another_dense_stage_is_refused(root, source):
-    config = replace(hold_dense(root, "other-seed"), seed=1)
-    with pytest.raises(ValueError, match="must have the dense stage of `config`"):
-        run_after_dense(source, config)
-    assert not (root / "other-seed").exists()
+def committed() -> list[str]:
+    """Return the folders below `results` that hold records of runs."""
+    return sorted(f.name for f in RESULTS.iterdir() if f.is_dir() and find_runs(f))
 
 
-def test_kept_records_hold_no_weights(source, tmp_path):
-    keep_records([source], tmp_path)
-    kept = load_run(tmp_path / load_run(source).run_id)
-    pd.testing.assert_frame_equal(kept.stages, load_run(source).stages)
-    assert not [file for file in kept.path.rglob("*") if file.suffix in {".safetensors", ".ckpt"}]
+@cache
+def records(name: str) -> dict[Path, dict[str, Any]]:
+    """Return the options of the runs in a folder below `results`."""
+    return {path: options(read_config(path)) for path in find_runs(RESULTS / name)}
 
 
-def test_records_of_an_unfinished_run_are_refused(source, tmp_path):
-    unfinished = tmp_path / "unfinished"
-    shutil.copytree(source, unfinished)
-    status = unfinished / "status.json"
-    status.write_text(status.read_text().replace('"completed"', '"failed"'))
-    with pytest.raises(ValueError, match=r"must be completed runs, got .*unfinished' \(failed\)"):
-        keep_records([unfinished], tmp_path / "results")
-    assert not (tmp_path / "results").exists()
+def options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the dotted options that make an experiment."""
+    found = {
+        f"{section}.{name}": value
+        for section, values in config.items()
+        if isinstance(values, dict) and section != "tracking"
+        for name, value in values.items()
+    }
+    del found["trainer.num_threads"]
+    if found["stage.control"] == "from_scratch":
+        del found["stage.epochs"]  # every level is trained as a dense stage is
+    return {**found, "seed": config["seed"]}
+
+
+def is_point(record: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
+    """Return whether a record is of a point; newer options than the record's are not asked."""
+    return all(point.get(option) == value for option, value in record.items())
+
+
+@cache
+def points(file: Path) -> list[dict[str, Any]]:
+    """Return the options of every run of a sweep whose path, if it needs one, is committed."""
+    return [options(config_to_dict(config)) for config in _runs(file)]
+
+
+def _runs(file: Path) -> Iterator[RunConfig]:
+    sweep = load_sweep([file])
+    kept = {
+        path: record for folder in sweep.records for path, record in records(folder.name).items()
+    }
+    for point in sweep.points:
+        yield point.config
+        mine = options(config_to_dict(point.config))
+        path = next((path for path, record in kept.items() if is_point(record, mine)), None)
+        for rule in sweep.controls if is_path(point.config) else ():
+            control = control_of(point.config, rule)
+            if not rule.has_steps_of_path:
+                yield control
+            elif path is not None:
+                yield with_steps_of(control, load_run(path, with_ranks=False).stages)
+
+
+@pytest.mark.parametrize("name", committed())
+def test_committed_records_are_points_of_a_sweep(name):
+    if name in HISTORICAL:
+        return
+    known = [point for file in files() for point in points(file)]
+    strange = [
+        path.name
+        for path, record in records(name).items()
+        if not any(is_point(record, point) for point in known)
+    ]
+    assert strange == [], f"no sweep in experiments/ has these runs of results/{name}"
+
+
+def test_historical_records_are_there():
+    assert set(HISTORICAL) <= set(committed())
+
+
+def test_record_of_another_configuration_is_noticed():
+    [record, *_] = records("demo").values()
+    known = points(EXPERIMENTS / "demo.yaml")
+    assert any(is_point(record, point) for point in known)
+    assert not any(is_point({**record, "gates.gate_lr": 2.0}, point) for point in known)

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 
 from analysis.lasso import LEVELS_FILE, PATH_FILE, SOURCE_FILE, largest_differences
-from experiments import controls_table, default_gates_table, docs_tables, unit_scale
+from experiments import RESULTS, controls_table, default_gates_table, docs_tables, unit_scale
 from experiments.planted_ranks.points import FOLDER, load
 from experiments.planted_ranks.table import table
-from experiments.runner import RESULTS
 
 ROOT = Path(__file__).parents[2]
 METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
