@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from analysis.lasso import LEVELS_FILE, PATH_FILE, SOURCE_FILE, largest_differences
 from sorakit.config import METHOD_VERSION, DenseConfig, GateUpdate, StageConfig, XiConfig
 from sorakit.method.kkt import kkt_residual
-from sorakit.method.optimizer import RELEASED_EPS, ProxAdamW, ProxSGD
+from sorakit.method.optimizer import ProxAdamW, ProxSGD
 from sorakit.method.tuner import SoraConfig, adapted_matrices, gates
 from sorakit.training.xi_scheduler import TRAINER_OPTIONS, StageEnd, XiScheduler
 
@@ -307,8 +307,6 @@ def prox_sgd(problem: LassoProblem) -> ProxSGD:
 def prox_adamw(problem: LassoProblem, update: GateUpdate, *, lr: float) -> ProxAdamW:
     """Return `ProxAdamW` with another gate update."""
     group: dict[str, Any] = {"params": gates(problem.model).items(), "lr": lr, "xi": 0.0}
-    if update == "released":
-        group["eps"] = RELEASED_EPS
     return ProxAdamW([{**group, "gate_update": update}], lr=lr)
 
 

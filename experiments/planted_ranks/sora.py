@@ -13,7 +13,8 @@ from typing_extensions import override
 
 from experiments.planted_ranks.points import LR, Point, R, measure
 from sorakit.config import DenseConfig, GateScale, GateUpdate, StageConfig, XiConfig
-from sorakit.method.optimizer import RELEASED_EPS, ProxAdamW
+from sorakit.method.gates import gate_rule
+from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.tuner import SoraConfig, adapted_matrices
 from sorakit.tasks.planted import (
     Examples,
@@ -108,8 +109,6 @@ class Regression(pl.LightningModule):
             "gate_update": self._variant.update,
             "averaging": self._variant.averaging,
         }
-        if self._variant.update == "released":
-            gates["eps"] = RELEASED_EPS
         factors = [p for matrix in matrices for p in (matrix.lora_A, matrix.lora_B)]
         return self._optimizer(
             [{"params": factors}, gates],
@@ -199,7 +198,7 @@ def sora_path(
         lora_alpha=float(R),
         target_modules=list(planted.updates),
         gate_scale=variant.scale,
-        gate_init="normal" if variant.update == "released" else "auto",
+        gate_init=gate_rule(variant.update).gate_init or "auto",
     )
     model = get_peft_model(planted.base, config)  # pyright: ignore[reportArgumentType]  # any nn.Module
     assert isinstance(model, PeftModel)

@@ -4,6 +4,7 @@ from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from sorakit.config import GateInit, RunConfig
+from sorakit.method.gates import gate_rule
 from sorakit.method.targets import head_modules, resolve_target_modules
 from sorakit.method.tuner import SoraConfig
 
@@ -21,8 +22,8 @@ def build(model: PreTrainedModel, config: RunConfig) -> PeftModel:
     method = config.method
     head = head_modules(model)
     gate_init: GateInit = method.gate_init
-    if gate_init == "auto" and config.gates.update == "released":
-        gate_init = "normal"
+    if gate_init == "auto":
+        gate_init = gate_rule(config.gates.update).gate_init or "auto"
     peft_config = SoraConfig(
         r=method.r,
         lora_alpha=method.lora_alpha,

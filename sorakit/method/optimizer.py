@@ -8,7 +8,7 @@ growth it takes over from A and B), so that a checkpoint of the optimizer holds 
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,15 +16,10 @@ from torch.optim import AdamW, Optimizer
 from typing_extensions import override
 
 from sorakit.config import GateUpdate
-from sorakit.method.prox import (
-    largest_threshold,
-    metric_threshold,
-    released_threshold,
-    soft_threshold,
-)
+from sorakit.method.gates import gate_rule
+from sorakit.method.prox import largest_threshold
 from sorakit.method.tuner import AdaptedMatrix, rank_costs
 
-RELEASED_EPS = 1e-6  # AdamW epsilon of the authors' gate optimizer
 GROWTH_AVERAGING = 0.99  # weight of the past: growth is noise of single steps around a small mean
 MAX_SKIPPED_STEPS = 32
 """Steps in a row that may leave a gate out: LayerDrop of 0.5 does so once in 4e9 cases."""
@@ -42,19 +37,18 @@ def gate_step_(
     costs: Tensor | None = None,
     least: int = 0,
 ) -> float:
-    """Take one proximal step on all gates at once, in place.
+    """Take one proximal step on all gates at once, in place, by the rule of an update.
 
-    sgd moves and thresholds: `g <- T_xi(g - lr * dL/dg)` (Eq. 10). The others only threshold what
-    AdamW has already moved: adamw by `T_xi`, adamw_metric by `T_{xi / metric}`, released by the
-    released operator.
+    A rule that AdamW passes over moves the gates and thresholds them (sgd: Eq. 10); the others
+    only threshold what AdamW has already moved.
 
     Args:
         gates: Gate vectors.
-        update: The rule.
-        lr: Step size eta of sgd, in gate units per unit of gradient.
+        update: Name of the rule.
+        lr: Step size eta, in gate units per unit of gradient.
         xi: Threshold in gate units per step.
-        gradients: sgd only: dL/dg of every gate, or a running average of it.
-        metric: adamw_metric only: `sqrt(v_hat) + eps` of every gate.
+        gradients: dL/dg of every gate, or a running average of it, if the rule moves the gates.
+        metric: `sqrt(v_hat) + eps` of every gate, if the rule needs AdamW's metric.
         costs: What each entry of the concatenated gates counts; needed with `least`.
         least: What the survivors must count together: `xi` is lowered for this step where it would
             prune more. 0 leaves `xi` as it is.
@@ -62,23 +56,15 @@ def gate_step_(
     Returns:
         The threshold that was applied.
     """
+    rule = gate_rule(update)
     flat = torch.cat([gate.detach() for gate in gates])
-    divisor = torch.cat(list(metric)) if update == "adamw_metric" else None
-    if update == "sgd":
-        flat = flat - lr * torch.cat(list(gradients))
+    divisor = torch.cat(list(metric)) if rule.needs_metric else None
+    if not rule.moved_by_adamw:
+        flat = rule.move(flat, torch.cat(list(gradients)), lr=lr)
     if least > 0:
         assert costs is not None
-        reach = flat.abs() if divisor is None else flat.abs() * divisor
-        if update == "released":
-            # Its dead zone ends below 2 xi, so the threshold lies just above half of what dies.
-            reach = torch.nextafter(reach / 2, torch.full_like(reach, torch.inf))
-        xi = min(xi, largest_threshold(reach, costs, least))
-    if divisor is not None:
-        flat = metric_threshold(flat, xi, metric=divisor)
-    elif update == "released":
-        flat = released_threshold(flat, xi)
-    else:
-        flat = soft_threshold(flat, xi)
+        xi = min(xi, largest_threshold(rule.reach(flat, divisor), costs, least))
+    flat = rule.threshold(flat, xi, divisor)
     values = list(flat.split([len(gate) for gate in gates]))
     torch._foreach_copy_(list(gates), values)  # pyright: ignore[reportPrivateImportUsage]  # no public one
     return xi
@@ -135,8 +121,9 @@ class ProxAdamW(AdamW):
 
     Args:
         params: Parameter groups. A group with the key `xi` holds gates; it may set `gate_update`
-            (default sgd), `averaging` (default 0, see `ProxSGD`) and `least`: non-zero parameters
-            that a step must leave, for which it lowers its `xi` (default 0).
+            (default sgd), `averaging` (default 0, see `ProxSGD`), `eps` (default that of the
+            update) and `least`: non-zero parameters that a step must leave, for which it lowers its
+            `xi` (default 0).
         matrices: Adapted matrices of the gates. Needed for unit scale, `rank_weight_decay` and
             `least`.
         lr: Learning rate of the groups that set none.
@@ -156,19 +143,12 @@ class ProxAdamW(AdamW):
         rank_weight_decay: float = 0.0,
         unit_scale: bool = False,
     ) -> None:
-        super().__init__(params, lr=lr, weight_decay=0.0)
+        groups = [_with_rule(group) if "xi" in group else group for group in params]
+        super().__init__(groups, lr=lr, weight_decay=0.0)
         self.matrices = tuple(matrices)
         self._rank_weight_decay = rank_weight_decay
         self._unit_scale = unit_scale
         for group in self.gate_groups:
-            group.setdefault("gate_update", "sgd")
-            group.setdefault("averaging", 0.0)
-            group.setdefault("least", 0)
-            if group["gate_update"] not in get_args(GateUpdate):
-                raise ValueError(
-                    f"`gate_update` must be one of {', '.join(get_args(GateUpdate))}, "
-                    f"got {group['gate_update']!r}."
-                )
             _check_gates(group)
 
     @property
@@ -188,11 +168,11 @@ class ProxAdamW(AdamW):
             _fill_gradients(group)
             _warn_of_schedule(group)
         self._decay_live_ranks()
-        # AdamW passes over parameters without a gradient, so gates on SGD hide theirs.
+        # AdamW passes over parameters without a gradient: gates that it must not move hide theirs.
         hidden = [
             (gate, gate.grad)
             for group in self.gate_groups
-            if group["gate_update"] == "sgd"
+            if not gate_rule(group["gate_update"]).moved_by_adamw
             for gate in group["params"]
         ]
         for gate, _ in hidden:
@@ -201,14 +181,14 @@ class ProxAdamW(AdamW):
         for gate, gradient in hidden:
             gate.grad = gradient
         for group in self.gate_groups:
-            update = group["gate_update"]
+            rule = gate_rule(group["gate_update"])
             group["xi"] = gate_step_(
                 group["params"],
-                update=update,
+                update=group["gate_update"],
                 lr=group["lr"],
                 xi=group["xi"],
-                gradients=_averaged_gradients(self, group) if update == "sgd" else (),
-                metric=self._metric(group) if update == "adamw_metric" else (),
+                gradients=() if rule.moved_by_adamw else _averaged_gradients(self, group),
+                metric=self._metric(group) if rule.needs_metric else (),
                 costs=self._costs(group) if group["least"] > 0 else None,
                 least=group["least"],
             )
@@ -298,6 +278,13 @@ def _averaged_gradients(optimizer: Optimizer, group: dict[str, Any]) -> list[Ten
         state["average"].lerp_(gate.grad, 1 - weight)
         averages.append(state["average"] / (1 - weight ** float(state["step"])))
     return averages
+
+
+def _with_rule(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a gate group with the defaults of its update."""
+    completed = {"gate_update": "sgd", "averaging": 0.0, "least": 0, **group}
+    eps = gate_rule(completed["gate_update"]).eps
+    return completed if eps is None else {"eps": eps, **completed}
 
 
 def _names(group: dict[str, Any]) -> Sequence[str]:

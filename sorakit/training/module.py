@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sorakit.config import GatesConfig, OptimConfig, TaskMetric
-from sorakit.method.optimizer import RELEASED_EPS, ProxAdamW
+from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.tuner import adapted_matrices
 from sorakit.metric_names import TRAIN_LOSS
 from sorakit.tasks.base import INDEX, LABEL
@@ -130,17 +130,16 @@ class AdaptationModule(pl.LightningModule):
             )
         if matrices:
             groups.append({"name": "factors", "params": [(named[id(p)], p) for p in factors]})
-            group = {
-                "name": GATES_GROUP,
-                "params": [(named[id(matrix.gate)], matrix.gate) for matrix in matrices],
-                "lr": self._gates.gate_lr,
-                "xi": self._xi,
-                "gate_update": self._gates.update,
-                "averaging": self._gates.gradient_averaging,
-            }
-            if self._gates.update == "released":
-                group["eps"] = RELEASED_EPS
-            groups.append(group)
+            groups.append(
+                {
+                    "name": GATES_GROUP,
+                    "params": [(named[id(matrix.gate)], matrix.gate) for matrix in matrices],
+                    "lr": self._gates.gate_lr,
+                    "xi": self._xi,
+                    "gate_update": self._gates.update,
+                    "averaging": self._gates.gradient_averaging,
+                }
+            )
         return ProxAdamW(
             groups,
             matrices=matrices,

@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from sorakit.method.gates import gate_rule
 from sorakit.method.kkt import kkt_residual, unit_scale_relief
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
@@ -88,9 +89,9 @@ class Stationarity:
 
 
 def _relief(optimizer: ProxAdamW, matrices: list[AdaptedMatrix]) -> Tensor | None:
-    """Return what unit scale takes off the penalty of each gate; known for proximal SGD only."""
+    """Return what unit scale takes off the penalty of each gate, where the update knows it."""
     group = optimizer.gate_groups[0]
-    if group["gate_update"] != "sgd" or group["lr"] == 0:  # 0: `shrink_only`
+    if not gate_rule(group["gate_update"]).yields_to_growth or group["lr"] == 0:  # `shrink_only`
         return None
     gate = torch.cat([m.gate.detach() for m in matrices])
     growth = torch.cat([optimizer.growth(m) for m in matrices])

@@ -96,8 +96,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (
         "gates",
         {"averaging": 0.5, "update": "adamw"},
-        "`gates.averaging` must be 0 unless `gates.update` is sgd, got 0.5. "
-        "The other updates average the gradient themselves.",
+        "`gates.averaging` must be 0 when `gates.update` is adamw, got 0.5. "
+        "AdamW averages the gradient itself.",
     ),
     (
         "xi",
@@ -160,7 +160,7 @@ def test_seed_is_a_positive_31_bit_number(seed):
 def test_released_update_needs_free_scale():
     message = "`gates.scale` must be free when `gates.update` is released, got 'unit'. Set it."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        RunConfig(gates=GatesConfig(update="released", scale="unit"))
+        GatesConfig(update="released", scale="unit")
 
 
 COMBINATIONS: list[tuple[dict[str, Any], str]] = [
@@ -210,7 +210,7 @@ def test_sections_that_do_not_fit_are_refused(sections, message):
 
 @pytest.mark.parametrize(("update", "weight"), [("sgd", 0.9), ("adamw", 0.0), ("released", 0.0)])
 def test_only_sgd_averages_by_default(update, weight):
-    assert GatesConfig(update=update).gradient_averaging == weight
+    assert GatesConfig(update=update, scale="free").gradient_averaging == weight
 
 
 def test_averaging_that_is_set_is_used():

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from sorakit.variants import GATES, Family
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "sorakit").rglob("*.py"))
 MODULES = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in FILES]
@@ -73,6 +75,7 @@ def test_module_imports(module: str):
     [
         "sorakit",
         "sorakit.config",
+        "sorakit.variants",
         "sorakit.records",
         "sorakit.retention",
         "sorakit.metric_names",
@@ -86,6 +89,13 @@ def test_module_imports(module: str):
 )
 def test_light_module_does_not_import_torch(module: str):
     assert not imports_torch(module)
+
+
+@pytest.mark.parametrize("family", [GATES], ids=lambda family: family.option)
+def test_variants_are_loaded_without_torch(family: Family):
+    code = f"import sys; from sorakit.variants import Family; f = Family('', {family.package!r}); "
+    code += "[f.load(name) for name in f.names]; print('torch' in sys.modules)"
+    assert run_python(code) == "False"
 
 
 def test_import_of_torch_is_noticed():

@@ -10,14 +10,15 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 
 from sorakit.config import GatesConfig, OptimConfig
+from sorakit.method.gates import gate_rule
 from sorakit.method.optimizer import MAX_SKIPPED_STEPS, ProxAdamW, ProxSGD
 from sorakit.method.tuner import AdaptedMatrix, SoraConfig, adapted_matrices
 from sorakit.training.module import AdaptationModule
+from sorakit.variants import GATES
 from tests.support import reference
 
 LR, GATE_LR, XI, WEIGHT_DECAY = 0.05, 0.1, 0.01, 0.2
-UPDATES = ("sgd", "adamw", "adamw_metric", "released")
-updates = pytest.mark.parametrize("update", UPDATES)
+updates = pytest.mark.parametrize("update", GATES.names)
 
 
 def draw_matrices(generator: torch.Generator, *, unit_scale: bool = False) -> list[AdaptedMatrix]:
@@ -114,6 +115,7 @@ def test_prox_adamw_follows_the_reference_in_weights_and_state(update, unit_scal
                 gate_lr=GATE_LR,
                 xi=XI,
                 rank_weight_decay=WEIGHT_DECAY,
+                gate_eps=gate_rule(update).eps or 1e-8,
             )
             for name in ("lora_A", "lora_B", "gate"):
                 parameter = getattr(matrix, name)
@@ -488,7 +490,8 @@ def test_prox_sgd_rejects_a_step_size_that_is_not_positive(lr):
 
 def test_prox_adamw_rejects_an_unknown_update():
     group = {"params": [nn.Parameter(torch.ones(2))], "xi": 0.1, "gate_update": "sparse_adam"}
-    message = "`gate_update` must be one of sgd, adamw, adamw_metric, released, got 'sparse_adam'."
+    names = "adamw, adamw_metric, released, sgd"
+    message = f"`gates.update` must be one of {names}, got 'sparse_adam'."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         ProxAdamW([group], lr=0.1)
 
@@ -557,7 +560,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(tiny_bert):
 
 
 def test_gates_of_the_released_update_use_its_eps(tiny_bert):
-    optimizer = make_module(tiny_bert, update="released").configure_optimizers()
+    optimizer = make_module(tiny_bert, update="released", scale="free").configure_optimizers()
     assert [group["eps"] for group in optimizer.param_groups] == [1e-8, 1e-8, 1e-6]
 
 
