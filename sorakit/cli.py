@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from typing_extensions import override
 
 from sorakit.config import RunConfig
-from sorakit.options import one_line, run_config, with_nulls
+from sorakit.options import describe_variants, one_line, run_config, with_nulls
 
 _FAILED = 1
 _USER_ERROR = 2
@@ -144,6 +144,7 @@ def _parser() -> ArgumentParser:
         "stage.control, floor, and lora: [1, 2, 4].",
     )
     run.add_class_arguments(RunConfig, as_group=False)
+    describe_variants(run)
     commands.add_subcommand("run", run, help="run Algorithm 1 on one dataset")
     commands.add_subcommand("sweep", _sweep_parser(), help="run every point of a grid")
     status = _Parser(

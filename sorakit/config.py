@@ -172,17 +172,16 @@ class GatesConfig:
     """How gates are updated (SoRA Eq. 10 and its variants)."""
 
     update: GateUpdate = "sgd"
-    """sgd: proximal SGD, Eq. 10 as printed. adamw: AdamW, then a constant threshold. adamw_metric:
-    AdamW, then the threshold in AdamW's metric. released: the authors' released operator (dead zone
-    up to 2 xi)."""
+    """How a step moves gates, and makes zeros of small ones."""
     scale: GateScale = "unit"
     """unit: rows of A and columns of B kept at norm 1, their size carried by the gate. free: A and
     B as they are. Why unit, and the step size: docs/method.md."""
     gate_lr: float = 1.0
     """Step size eta of the gates, constant; lambda = xi / gate_lr."""
     averaging: float | None = None
-    """sgd only: weight of the past in a running average of the gate gradient, which then moves the
-    gates; 0 is the minibatch gradient. In [0, 1). null: 0.9 for sgd, 0 for the others."""
+    """Weight of the past in a running average of the gate gradient, which then moves the gates; 0
+    is the minibatch gradient. In [0, 1). null: 0.9 for sgd; 0 for those that AdamW moves, where it
+    must be 0."""
 
     def __post_init__(self) -> None:
         _require(_is_positive(self.gate_lr), "gates.gate_lr", "> 0", self.gate_lr)

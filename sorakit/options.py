@@ -9,6 +9,7 @@ from typing import Any, cast, get_args, get_type_hints
 from jsonargparse import ArgumentParser
 
 from sorakit.config import RunConfig
+from sorakit.variants import OPTIONS
 
 Choice = dict[str, Any]
 """Values by dotted option."""
@@ -106,6 +107,14 @@ def _leaves(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]
             yield from _leaves(cast(dict[str, Any], value), f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def describe_variants(parser: ArgumentParser) -> None:
+    """Let the help of options whose values are files say what each of the files says of itself."""
+    for family in OPTIONS:
+        [action] = [action for action in parser._actions if action.dest == family.option]  # pyright: ignore[reportPrivateUsage]  # argparse has no public list
+        sentences = " ".join(f"{name}: {family.sentence(name)}" for name in family.names)
+        action.help = f"{action.help} {sentences}"
 
 
 def one_line(message: str) -> str:

@@ -5,6 +5,7 @@ and `records` for the role of a run, and neither imports a layer above it. There
 variant imports torch, peft and transformers inside its functions only: `sorakit --help` asks too.
 """
 
+import ast
 import importlib
 import pkgutil
 from dataclasses import dataclass
@@ -28,12 +29,20 @@ class Family:
     option: str
     package: str
 
+    @property
+    def _folder(self) -> Path:
+        return Path(__file__).parents[1].joinpath(*self.package.split("."))
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The values: the files of the package, sorted; those that begin with _ are none."""
-        folder = Path(__file__).parents[1].joinpath(*self.package.split("."))
-        found = (module.name for module in pkgutil.iter_modules([str(folder)]))
+        found = (module.name for module in pkgutil.iter_modules([str(self._folder)]))
         return tuple(sorted(name for name in found if not name.startswith("_")))
+
+    def sentence(self, name: str) -> str:
+        """Return what the file of a value says of itself: the first line of its docstring."""
+        text = (self._folder / f"{name}.py").read_text("utf-8")
+        return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
 
     def load(self, name: str) -> Any:
         """Return the object of a value.
@@ -49,3 +58,5 @@ class Family:
 
 
 GATES = Family("gates.update", "sorakit.method.gates")
+OPTIONS = (GATES,)
+"""Families that are options of `sorakit run`."""

@@ -5,14 +5,12 @@ from typing import get_args
 
 import pytest
 
+from sorakit.cli import main
 from sorakit.config import GateUpdate
 from sorakit.options import checked_values
 from sorakit.variants import GATES, Family
 
-FAMILIES = [pytest.param(GATES, GateUpdate, id=GATES.option)]
-VALUES = [
-    pytest.param(family.values[0], n, id=n) for family in FAMILIES for n in family.values[0].names
-]
+FAMILIES = [pytest.param(GATES, GateUpdate, id="gates.update")]
 
 
 @pytest.mark.parametrize(("family", "accepted"), FAMILIES)
@@ -26,3 +24,14 @@ def test_another_value_is_refused_and_the_files_are_named(family: Family, accept
     with pytest.raises(ValueError, match=message) as error:
         checked_values(family.option, ["xyz"])
     assert all(name in str(error.value) for name in family.names)
+
+
+@pytest.mark.parametrize(("family", "accepted"), FAMILIES)
+def test_help_of_an_option_says_what_every_file_says_of_itself(family: Family, accepted, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    for name in family.names:
+        [sentence] = {family.sentence(name)}
+        assert sentence.endswith(".")
+        assert f"{name}: {sentence}" in words
