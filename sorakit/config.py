@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
-from sorakit.variants import GATES
+from sorakit.variants import ADAPTERS, GATES
 
 if TYPE_CHECKING:
+    import sorakit.adapters
     import sorakit.method.gates
 
 METHOD_VERSION = 3
@@ -20,8 +21,10 @@ TaskMetric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spear
 # The values of these options are files. pyright cannot list a folder: it sees any string.
 if TYPE_CHECKING:
     GateUpdate = str
+    MethodName = str
 else:
     GateUpdate = Literal[GATES.names]
+    MethodName = Literal[ADAPTERS.names]
 GateScale = Literal["free", "unit"]
 GateInit = Literal["auto", "ones", "zeros", "normal"]
 Spacing = Literal["geometric", "linear", "list", "target"]
@@ -137,8 +140,8 @@ class BackboneConfig:
 class MethodConfig:
     """The adapter."""
 
-    name: Literal["sora", "head_only"] = "sora"
-    """sora, or head_only: no adapter, only the task head is trained (the floor of every curve)."""
+    name: MethodName = "sora"
+    """How the model is adapted."""
     r: int = 8
     """Rank of every adapted matrix before pruning."""
     lora_alpha: float = 16.0
@@ -165,6 +168,11 @@ class MethodConfig:
         _require(
             bool(self.target_modules), "method.target_modules", "not empty", self.target_modules
         )
+
+    @property
+    def adapter(self) -> "sorakit.adapters.Adapter":
+        """What `name` names."""
+        return cast("sorakit.adapters.Adapter", ADAPTERS.load(self.name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -467,6 +475,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**31, "seed", "in [0, 2**31)", self.seed)
+        self.method.adapter.check(self)
         if self.stage.until == "stationary" or self.xi.spacing == "target":
             _require(
                 self.stage.max_epochs >= self.stage.epochs,

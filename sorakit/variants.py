@@ -58,5 +58,6 @@ class Family:
 
 
 GATES = Family("gates.update", "sorakit.method.gates")
-OPTIONS = (GATES,)
+ADAPTERS = Family("method.name", "sorakit.adapters")
+OPTIONS = (ADAPTERS, GATES)
 """Families that are options of `sorakit run`."""

@@ -17,7 +17,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from sorakit.backbones import load_backbone
-from sorakit.baselines import build_method
 from sorakit.config import BackboneConfig, RunConfig
 from sorakit.method.targets import head_modules, resolve_target_modules
 from sorakit.training.module import AdaptationModule
@@ -33,7 +32,7 @@ def build(backbone: str, *, method: str, attention: str) -> Callable[[], None]:
     base = load_backbone(config.backbone, label_names=("a", "b"), attention=attention).model
     vocabulary = base.config.vocab_size
     if method == "sora":
-        model = build_method(base, config)
+        model = config.method.adapter.build(base, config)
     else:
         head = head_modules(base)
         targets = resolve_target_modules(base, "all-linear", exclude=head)

@@ -41,17 +41,27 @@ def count_nonzero_params(matrices: Iterable[AdaptedMatrix]) -> int:
     return sum(_nonzero(m) * m.params_per_rank for m in matrices)
 
 
+def count_nonzero_ranks(matrices: Iterable[AdaptedMatrix]) -> int:
+    """Return the ranks that are left, summed over the matrices."""
+    return sum(_nonzero(m) for m in matrices)
+
+
 def num_adapter_params(model: nn.Module, adapter_name: str = "default") -> int:
     """Return `num_nonzero_params` of the same adapter with no gate zero."""
-    return sum(m.gate.numel() * m.params_per_rank for m in adapted_matrices(model, adapter_name))
+    return count_adapter_params(adapted_matrices(model, adapter_name))
 
 
-def released_count(model: nn.Module, *, hidden_size: int, adapter_name: str = "default") -> int:
+def count_adapter_params(matrices: Iterable[AdaptedMatrix]) -> int:
+    """Return `num_adapter_params` of the matrices."""
+    return sum(m.gate.numel() * m.params_per_rank for m in matrices)
+
+
+def released_count(matrices: Iterable[AdaptedMatrix], *, hidden_size: int) -> int:
     """Return the authors' released count: `2 * hidden_size` per non-zero gate of any matrix.
 
     Right for square matrices only. Printed beside `num_nonzero_params`, never in its place.
     """
-    return 2 * hidden_size * sum(nonzero_ranks(model, adapter_name).values())
+    return 2 * hidden_size * count_nonzero_ranks(matrices)
 
 
 @torch.no_grad()
@@ -108,6 +118,7 @@ def export_lora(
     save_directory: Path | str,
     *,
     adapter_name: str = "default",
+    matrices: Iterable[AdaptedMatrix] | None = None,
     base_model_name_or_path: str | None = None,
     task_type: str | None = None,
     uniform_rank: bool = False,
@@ -124,6 +135,7 @@ def export_lora(
         save_directory: Folder for adapter_config.json and adapter_model.safetensors; made if
             missing.
         adapter_name: The adapter.
+        matrices: What is written in the place of a SoRA adapter's matrices.
         base_model_name_or_path: Written into the configuration, for loaders that find the base
             model by it.
         task_type: PEFT task type, for example SEQ_CLS.
@@ -134,9 +146,10 @@ def export_lora(
         ValueError: If an adapted matrix is not linear, belongs to an nn.MultiheadAttention, or
             shares its base weight with another module.
     """
-    matrices = {m.name: m for m in adapted_matrices(model, adapter_name)}
-    _check_exportable(model, matrices.values())
-    folded = {name: fold(m) for name, m in matrices.items()}
+    chosen = adapted_matrices(model, adapter_name) if matrices is None else matrices
+    by_name = {m.name: m for m in chosen}
+    _check_exportable(model, by_name.values())
+    folded = {name: fold(m) for name, m in by_name.items()}
     kept = {name: a.shape[0] for name, (a, _) in folded.items() if a.shape[0] > 0}
     if uniform_rank and kept:
         rank = max(kept.values())
@@ -157,7 +170,7 @@ def export_lora(
         modules_to_save=sorted(saved),
         base_model_name_or_path=base_model_name_or_path,
         task_type=task_type,
-        fan_in_fan_out=any(matrices[name].fan_in_fan_out for name in kept),
+        fan_in_fan_out=any(by_name[name].fan_in_fan_out for name in kept),
     )
     folder = Path(save_directory)
     folder.mkdir(parents=True, exist_ok=True)

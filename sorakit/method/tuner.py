@@ -233,6 +233,17 @@ def adapted_matrices(model: nn.Module, adapter_name: str = "default") -> list[Ad
     return list(_walk(model, adapter_name))
 
 
+def plain_matrices(model: nn.Module, adapter_name: str = "default") -> list[AdaptedMatrix]:
+    """Return every matrix of a plain LoRA as one whose gate is fixed at 1; none gives []."""
+    found = []
+    for name, layer in _lora_layers(model, adapter_name):
+        up = layer.lora_B[adapter_name].weight
+        assert isinstance(up, nn.Parameter)
+        gate = nn.Parameter(up.new_ones(up.shape[1]), requires_grad=False)
+        found.append(_matrix(name, layer, adapter_name, lora_B=up, gate=gate))
+    return found
+
+
 def gates(model: nn.Module, adapter_name: str = "default") -> dict[str, nn.Parameter]:
     """Return the gate vectors of `model`, (r,) each, by the name of the adapted module."""
     return {matrix.name: matrix.gate for matrix in _walk(model, adapter_name)}
@@ -254,20 +265,31 @@ def register() -> None:
 
 
 def _walk(model: nn.Module, adapter_name: str) -> Iterator[AdaptedMatrix]:
+    for name, layer in _lora_layers(model, adapter_name):
+        up = layer.lora_B[adapter_name]
+        if isinstance(up, GatedB):
+            yield _matrix(name, layer, adapter_name, lora_B=up.raw, gate=up.gate)
+
+
+def _lora_layers(model: nn.Module, adapter_name: str) -> Iterator[tuple[str, LoraLayer]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer) and adapter_name in module.lora_B:
-            up = module.lora_B[adapter_name]
-            if isinstance(up, GatedB):
-                down = module.lora_A[adapter_name].weight
-                assert isinstance(down, nn.Parameter)
-                yield AdaptedMatrix(
-                    name=name.rpartition(_PEFT_PREFIX)[2],
-                    lora_A=down,
-                    lora_B=up.raw,
-                    gate=up.gate,
-                    scaling=float(module.scaling[adapter_name]),
-                    fan_in_fan_out=bool(vars(module).get("fan_in_fan_out", False)),
-                )
+            yield name, module
+
+
+def _matrix(
+    name: str, layer: LoraLayer, adapter_name: str, *, lora_B: nn.Parameter, gate: nn.Parameter
+) -> AdaptedMatrix:
+    down = layer.lora_A[adapter_name].weight
+    assert isinstance(down, nn.Parameter)
+    return AdaptedMatrix(
+        name=name.rpartition(_PEFT_PREFIX)[2],
+        lora_A=down,
+        lora_B=lora_B,
+        gate=gate,
+        scaling=float(layer.scaling[adapter_name]),
+        fan_in_fan_out=bool(vars(layer).get("fan_in_fan_out", False)),
+    )
 
 
 def _refuse_tensor_parallelism(layer: nn.Module, name: str) -> None:

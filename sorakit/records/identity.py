@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sorakit.config import METHOD_VERSION, NULL_MODELS, RunConfig
+from sorakit.variants import ADAPTERS
 
 _SPLIT_WORDS = re.compile(r"(^|[-_. ])(train(ing)?|\d+-of-\d+)(?=$|[-_. ])", re.IGNORECASE)
 """What a file name says of its split and shard."""
@@ -20,15 +21,17 @@ FLOOR = "floor"
 
 
 def role_of(method: str, control: str) -> str:
-    """Return what a run stands for: the path, the floor, or the control that it is.
+    """Return what a run stands for: the path, the floor, another method, or the control it is.
 
     Args:
         method: `method.name`.
         control: `stage.control`.
+
+    Raises:
+        ValueError: If there is no such method.
     """
-    if method == "head_only":
-        return FLOOR
-    return PATH if control == "none" else control
+    role = str(ADAPTERS.load(method).role)
+    return control if role == PATH and control != "none" else role
 
 
 def dataset_label(task: Mapping[str, Any]) -> str:

@@ -34,7 +34,8 @@ class Job:
         point: The point.
         config: Its configuration, with run folder and number of threads.
         path: Run folder.
-        dense: Key of the dense stage that it may share, or null: it has no adapter.
+        dense: Key of the dense stage that it may share, or null: no other stage
+            follows its own.
         steps_of: The path whose number of steps it is to take and which is not done yet, or null.
             Until then length of stages, run id and run folder are not known, and those here stand
             in for them.
@@ -229,7 +230,7 @@ def _job(point: Point, *, out: Path, threads: int | None) -> Job:
     if trainer.num_threads is None:
         trainer = replace(trainer, num_threads=threads)
     config = replace(config, out_dir=str(path), trainer=trainer)
-    has_adapter = config.method.name != "head_only"
+    has_stages = config.method.adapter.has_gates
     return Job(
-        point=point, config=config, path=path, dense=dense_key(config) if has_adapter else None
+        point=point, config=config, path=path, dense=dense_key(config) if has_stages else None
     )

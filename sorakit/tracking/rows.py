@@ -33,7 +33,7 @@ from sorakit.metric_names import (
     fewest_params,
     floor_score,
 )
-from sorakit.records import Run, dataset_label, is_run_folder, load_run, role_of
+from sorakit.records import FLOOR, Run, dataset_label, is_run_folder, load_run, role_of
 from sorakit.retention import sparsest_keeping
 
 GAINS = {MEMORIZATION_SPLIT: MEMORIZATION_GAIN, GENERALIZATION_SPLIT: GENERALIZATION_GAIN}
@@ -187,9 +187,7 @@ def load_floors(candidates: Iterable[Path]) -> list[Run]:
         candidates: Folders that may hold floors.
     """
     runs = (load_run(path, with_ranks=False) for path in candidates if is_run_folder(path))
-    return [
-        run for run in runs if run.config["method"]["name"] == "head_only" and not run.stages.empty
-    ]
+    return [run for run in runs if labels(run.config).job_type == FLOOR and not run.stages.empty]
 
 
 def find_floor(config: Mapping[str, Any], floors: Iterable[Run]) -> dict[str, float] | None:

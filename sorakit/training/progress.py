@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from typing_extensions import override
 
-from sorakit.method.prune import num_adapter_params, num_nonzero_params
+from sorakit.adapters import Adapter
+from sorakit.method.prune import count_adapter_params, count_nonzero_params
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
 from sorakit.training.module import AdaptationModule
 from sorakit.training.xi_scheduler import StageEnd, XiScheduler
@@ -20,12 +21,14 @@ class StageProgress(ProgressBar):
 
     Args:
         scheduler: The run's schedule.
+        adapter: What is trained.
         title: What is being run.
     """
 
-    def __init__(self, scheduler: XiScheduler, *, title: str) -> None:
+    def __init__(self, scheduler: XiScheduler, *, adapter: Adapter, title: str) -> None:
         super().__init__()
         self._scheduler = scheduler
+        self._adapter = adapter
         self._title = title
         self._console = Console(file=sys.stderr, highlight=False)
         self._progress: Progress | None = None
@@ -78,7 +81,7 @@ class StageProgress(ProgressBar):
         assert isinstance(module, AdaptationModule)
         phase = "dense" if end.stage == 0 else f"stage {end.stage:2d}"
         self._console.print(
-            f"  {phase:8}  xi {end.xi:8.2e}  {_count(module)}  {_scores(module)}  "
+            f"  {phase:8}  xi {end.xi:8.2e}  {self._count(module)}  {_scores(module)}  "
             f"{end.epochs:.3g} epochs ({end.stopped_by})",
             soft_wrap=True,  # a line a stage, in a log file too
         )
@@ -88,13 +91,13 @@ class StageProgress(ProgressBar):
         scheduler = self._scheduler
         phase = "dense" if scheduler.stage == 0 else f"stage {scheduler.stage}"
         scores = f"  {_scores(module)}" if module.results else ""
-        return f"  {phase}  xi {scheduler.xi:.2e}  {_count(module)}{scores}"
+        return f"  {phase}  xi {scheduler.xi:.2e}  {self._count(module)}{scores}"
 
-
-def _count(module: AdaptationModule) -> str:
-    left, dense = num_nonzero_params(module.model), num_adapter_params(module.model)
-    share = f" ({left / dense:6.1%})" if dense else ""
-    return f"{left:>9,} parameters{share}"
+    def _count(self, module: AdaptationModule) -> str:
+        matrices = self._adapter.matrices(module.model)
+        left, dense = count_nonzero_params(matrices), count_adapter_params(matrices)
+        share = f" ({left / dense:6.1%})" if dense else ""
+        return f"{left:>9,} parameters{share}"
 
 
 def _scores(module: AdaptationModule) -> str:

@@ -12,13 +12,13 @@ import torch
 
 from sorakit.config import RunConfig
 from sorakit.method.prune import (
-    export_lora,
-    num_adapter_params,
-    num_nonzero_params,
+    count_adapter_params,
+    count_nonzero_params,
+    count_nonzero_ranks,
     released_count,
 )
 from sorakit.method.targets import split_layer
-from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
+from sorakit.method.tuner import AdaptedMatrix
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT, TEST_SPLIT
 from sorakit.records import RankRecord, RunWriter, StageRecord
 from sorakit.tasks.base import Task
@@ -66,11 +66,12 @@ class StageRecorder:
     def __call__(self, trainer: pl.Trainer, module: pl.LightningModule, end: StageEnd) -> None:
         """Write the stage; its line in `stages.jsonl` comes last."""
         assert isinstance(module, AdaptationModule)
-        matrices = adapted_matrices(module.model)
+        adapter = self._config.method.adapter
+        matrices = adapter.matrices(module.model)
         record = self._record(trainer, module, matrices, end)  # every process takes part
         if not trainer.is_global_zero:
             return
-        export_lora(
+        adapter.export(
             module.model,
             self._writer.adapter_path(end.stage),
             base_model_name_or_path=self._config.backbone.name,
@@ -102,10 +103,10 @@ class StageRecorder:
             stage=end.stage,
             xi=end.xi,
             lambda_=lambda_,
-            num_nonzero_params=num_nonzero_params(module.model),
-            num_adapter_params=num_adapter_params(module.model),
-            num_nonzero_gates=sum(int(torch.count_nonzero(m.gate)) for m in matrices),
-            released_count=released_count(module.model, hidden_size=self._hidden_size),
+            num_nonzero_params=count_nonzero_params(matrices),
+            num_adapter_params=count_adapter_params(matrices),
+            num_nonzero_gates=count_nonzero_ranks(matrices),
+            released_count=released_count(matrices, hidden_size=self._hidden_size),
             metric=self._task.metric,
             memorization=memorization.score,
             generalization=generalization.score,

@@ -17,10 +17,9 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sorakit.backbones import load_backbone
-from sorakit.baselines import build_method
 from sorakit.config import RunConfig, TrainerConfig
 from sorakit.locks import FileLock
-from sorakit.method.prune import num_adapter_params
+from sorakit.method.prune import count_adapter_params
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
 from sorakit.records import (
     CHECKPOINTS_DIR,
@@ -142,8 +141,9 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
         "hidden_size": backbone.hidden_size,
         "num_layers": backbone.num_layers,
     }
-    model = build_method(backbone.model, config)
-    sizes["num_adapter_params"] = num_adapter_params(model)
+    adapter = config.method.adapter
+    model = adapter.build(backbone.model, config)
+    sizes["num_adapter_params"] = count_adapter_params(adapter.matrices(model))
     data = AdaptationData(
         task,
         backbone.tokenizer,
@@ -188,7 +188,7 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
     steps = StepRecorder(writer, scheduler=scheduler)
     callbacks: list[pl.Callback] = [scheduler, steps]
     if show_progress:
-        progress = StageProgress(scheduler, title=_title(config, path))
+        progress = StageProgress(scheduler, adapter=adapter, title=_title(config, path))
         callbacks.append(progress)
         scheduler.on_stage_end.append(progress.stage_ended)
     scheduler.on_stage_end.append(recorder)

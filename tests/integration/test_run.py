@@ -147,6 +147,19 @@ def test_head_only_is_one_stage_without_parameters(hub):
     assert stages["num_adapter_params"].tolist() == [0]
 
 
+def test_lora_is_one_stage_trained_as_the_dense_one_and_counted_exactly(hub):
+    config = tiny_run(hub, out_dir="lora", sections={"method": {"name": "lora", "r": 2}})
+    result = load_run(run(config, show_progress=False).path)
+    [stage] = result.stages.to_dict("records")
+    written = load_file(result.path / "adapters" / "stage_00" / "adapter_model.safetensors")
+    assert stage["num_nonzero_params"] == stage["num_adapter_params"]
+    assert stage["num_nonzero_params"] == sum(
+        value.numel() for name, value in written.items() if ".lora_" in name
+    )
+    assert stage["stopped_by"] in ("converged", "max_epochs")
+    assert set(result.ranks["nonzero_rank"]) == {2}
+
+
 def test_kkt_residual_leaves_the_run_as_it_is(hub, complete):
     config = tiny_run(hub, out_dir="kkt", sections={"stage": {"kkt_examples": 0}})
     stages = load_run(run(config, show_progress=False).path).stages

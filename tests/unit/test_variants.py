@@ -6,11 +6,14 @@ from typing import get_args
 import pytest
 
 from sorakit.cli import main
-from sorakit.config import GateUpdate
+from sorakit.config import GateUpdate, MethodName
 from sorakit.options import checked_values
-from sorakit.variants import GATES, Family
+from sorakit.variants import ADAPTERS, GATES, Family
 
-FAMILIES = [pytest.param(GATES, GateUpdate, id="gates.update")]
+FAMILIES = [
+    pytest.param(ADAPTERS, MethodName, id="method.name"),
+    pytest.param(GATES, GateUpdate, id="gates.update"),
+]
 
 
 @pytest.mark.parametrize(("family", "accepted"), FAMILIES)

@@ -1,0 +1,64 @@
+"""Plain LoRA of rank `method.r`, trained as a dense stage is and no further."""
+
+from typing import TYPE_CHECKING, final
+
+from typing_extensions import override
+
+from sorakit.adapters import Adapter, freeze_head
+from sorakit.config import RunConfig
+
+if TYPE_CHECKING:
+    import peft
+    import transformers
+
+    import sorakit.method.tuner
+
+
+@final
+class Lora(Adapter):
+    """PEFT's LoRA as it is: no gates, A drawn by Kaiming, B zero."""
+
+    role = "lora"
+
+    @override
+    def check(self, config: RunConfig) -> None:
+        if config.stage.control != "none":
+            raise ValueError(
+                "`stage.control` must be none when `method.name` is lora, got "
+                f"{config.stage.control!r}. It has no sparsifying stages."
+            )
+
+    @override
+    def build(self, model: "transformers.PreTrainedModel", config: RunConfig) -> "peft.PeftModel":
+        from peft import LoraConfig, PeftModel, get_peft_model
+
+        from sorakit.method.targets import head_modules, resolve_target_modules
+
+        method = config.method
+        head = head_modules(model)
+        peft_config = LoraConfig(
+            r=method.r,
+            lora_alpha=method.lora_alpha,  # pyright: ignore[reportArgumentType]  # PEFT says int, takes float
+            lora_dropout=method.lora_dropout,
+            target_modules=resolve_target_modules(
+                model,
+                method.target_modules,
+                exclude=head,
+                exclude_modules=method.exclude_modules,
+            ),
+            modules_to_save=head,
+        )
+        adapted = get_peft_model(model, peft_config)
+        assert isinstance(adapted, PeftModel)
+        if not method.train_head:
+            freeze_head(adapted)
+        return adapted
+
+    @override
+    def matrices(self, model: "peft.PeftModel") -> list["sorakit.method.tuner.AdaptedMatrix"]:
+        from sorakit.method.tuner import plain_matrices
+
+        return plain_matrices(model)
+
+
+VARIANT = Lora()
