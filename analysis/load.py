@@ -305,7 +305,7 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def _role(method: str, control: str) -> str:
     role = role_of(method, control)
-    if role != FLOOR and (method != "sora" or control not in get_args(StageControl)):
+    if role != FLOOR and control not in get_args(StageControl):
         raise ValueError(f"method {method!r} with control {control!r} has no place in these tables")
     return role
 

@@ -45,6 +45,15 @@ def test_control_with_other_levels_and_lengths_belongs_to_the_path(tmp_path: Pat
     assert missing_controls(runs.stages) == []
 
 
+def test_another_method_is_neither_a_path_nor_a_control(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_run(tmp_path, num_stages=1, method=MethodConfig(name="lora", r=2))
+    runs = load_runs([tmp_path])
+    assert sorted(runs.runs["role"]) == ["lora", "path"]
+    assert block_roles(runs) == {"path"}
+    assert configuration_notes(runs.stages) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [
