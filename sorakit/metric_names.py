@@ -65,6 +65,13 @@ LAST_KKT_RESIDUAL = "run/last_kkt_residual"
 RECORDS_DIGEST = "run/records_digest"
 """Hash of the records that were sent: says whether a server holds the newest."""
 
+# Columns of a task's splits, of its batches and of `examples.parquet`.
+TEXT = "text"
+TEXT_PAIR = "text_pair"
+LABEL = "label"
+INDEX = "index"
+IS_NOISY = "is_noisy"
+
 # Splits of `examples.parquet` and of a stage's scores.
 MEMORIZATION_SPLIT = "memorization"
 GENERALIZATION_SPLIT = "generalization"

@@ -1,8 +1,9 @@
 """Options whose values are files: one value, one file of that name, one object in it.
 
 The files are found by name when the program runs, so that `config` may ask a variant for its rules
-and `records` for the role of a run, and neither imports a layer above it. Therefore a file of a
-variant imports torch, peft and transformers inside its functions only: `sorakit --help` asks too.
+and `records` for the role of a run, and neither imports a layer above it. Therefore the file of a
+gate update, an adapter or a measure imports torch, peft and transformers inside its functions only:
+`sorakit --help` asks them too.
 """
 
 import ast
@@ -59,5 +60,6 @@ class Family:
 
 GATES = Family("gates.update", "sorakit.method.gates")
 ADAPTERS = Family("method.name", "sorakit.adapters")
+OBJECTIVES = Family("objective", "sorakit.objectives")
 OPTIONS = (ADAPTERS, GATES)
 """Families that are options of `sorakit run`."""

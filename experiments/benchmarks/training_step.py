@@ -14,11 +14,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from peft import LoraConfig, get_peft_model
 
 from sorakit.backbones import load_backbone
-from sorakit.config import BackboneConfig, RunConfig
-from sorakit.method.targets import head_modules, resolve_target_modules
+from sorakit.config import BackboneConfig, MethodConfig, RunConfig
+from sorakit.objectives import objective
 from sorakit.training.module import AdaptationModule
 
 BATCH, TOKENS = 32, 48
@@ -28,21 +27,19 @@ WARM_UP = 3
 def build(backbone: str, *, method: str, attention: str) -> Callable[[], None]:
     """Return one training step in bf16-mixed of a backbone adapted by `method` (sora or lora)."""
     torch.manual_seed(0)
-    config = RunConfig(backbone=BackboneConfig(name=backbone))
-    base = load_backbone(config.backbone, label_names=("a", "b"), attention=attention).model
+    config = RunConfig(
+        backbone=BackboneConfig(name=backbone), method=MethodConfig(name=method, r=8)
+    )
+    goal = objective("classification")
+    base = load_backbone(
+        config.backbone, objective=goal, label_names=("a", "b"), attention=attention
+    ).model
     vocabulary = base.config.vocab_size
-    if method == "sora":
-        model = config.method.adapter.build(base, config)
-    else:
-        head = head_modules(base)
-        targets = resolve_target_modules(base, "all-linear", exclude=head)
-        model = get_peft_model(
-            base, LoraConfig(r=8, lora_alpha=16, target_modules=targets, modules_to_save=head)
-        )
     module = AdaptationModule(
-        model,
+        config.method.adapter.build(base, config, head=goal.head_modules(base)),
         split_names=(),
         metric="accuracy",
+        objective=goal,
         optim=replace(config.optim, weight_decay=0.0),
         gates=config.gates,
         xi=config.xi.start,

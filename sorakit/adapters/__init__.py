@@ -34,12 +34,15 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def build(self, model: "transformers.PreTrainedModel", config: RunConfig) -> "peft.PeftModel":
+    def build(
+        self, model: "transformers.PreTrainedModel", config: RunConfig, *, head: list[str]
+    ) -> "peft.PeftModel":
         """Return `model`, changed in place, with all that is trained.
 
         Args:
             model: Base model with a task head.
             config: Resolved configuration.
+            head: Names of the modules that are trained in full.
 
         Raises:
             ValueError: If the options do not fit the model.

@@ -29,15 +29,13 @@ class HeadOnly(Adapter):
             )
 
     @override
-    def build(self, model: "transformers.PreTrainedModel", config: RunConfig) -> "peft.PeftModel":
+    def build(
+        self, model: "transformers.PreTrainedModel", config: RunConfig, *, head: list[str]
+    ) -> "peft.PeftModel":
         from peft import LoraConfig, PeftModel, get_peft_model
         from peft.utils.constants import DUMMY_TARGET_MODULES
 
-        from sorakit.method.targets import head_modules
-
-        peft_config = LoraConfig(
-            target_modules=DUMMY_TARGET_MODULES, modules_to_save=head_modules(model)
-        )
+        peft_config = LoraConfig(target_modules=DUMMY_TARGET_MODULES, modules_to_save=head)
         adapted = get_peft_model(model, peft_config)
         assert isinstance(adapted, PeftModel)
         return adapted

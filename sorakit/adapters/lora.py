@@ -29,13 +29,14 @@ class Lora(Adapter):
             )
 
     @override
-    def build(self, model: "transformers.PreTrainedModel", config: RunConfig) -> "peft.PeftModel":
+    def build(
+        self, model: "transformers.PreTrainedModel", config: RunConfig, *, head: list[str]
+    ) -> "peft.PeftModel":
         from peft import LoraConfig, PeftModel, get_peft_model
 
-        from sorakit.method.targets import head_modules, resolve_target_modules
+        from sorakit.method.targets import resolve_target_modules
 
         method = config.method
-        head = head_modules(model)
         peft_config = LoraConfig(
             r=method.r,
             lora_alpha=method.lora_alpha,  # pyright: ignore[reportArgumentType]  # PEFT says int, takes float

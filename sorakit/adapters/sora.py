@@ -23,14 +23,15 @@ class Sora(Adapter):
     has_gates = True
 
     @override
-    def build(self, model: "transformers.PreTrainedModel", config: RunConfig) -> "peft.PeftModel":
+    def build(
+        self, model: "transformers.PreTrainedModel", config: RunConfig, *, head: list[str]
+    ) -> "peft.PeftModel":
         from peft import PeftModel, get_peft_model
 
-        from sorakit.method.targets import head_modules, resolve_target_modules
+        from sorakit.method.targets import resolve_target_modules
         from sorakit.method.tuner import SoraConfig
 
         method = config.method
-        head = head_modules(model)
         gate_init: GateInit = method.gate_init
         if gate_init == "auto":
             gate_init = config.gates.rule.gate_init or "auto"

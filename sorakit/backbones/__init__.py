@@ -3,13 +3,12 @@
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -20,7 +19,9 @@ from transformers.utils import logging as transformers_logging
 from sorakit.backbones.loading import check_text_files, loading
 from sorakit.backbones.weights import check_weights, draw_head_anew, weights_fingerprint
 from sorakit.config import BackboneConfig
-from sorakit.method.targets import head_modules
+
+if TYPE_CHECKING:
+    import sorakit.objectives
 
 __all__ = ["EMBEDDED", "Backbone", "load_backbone", "weights_fingerprint"]
 
@@ -54,15 +55,20 @@ class Backbone:
 
 
 def load_backbone(
-    config: BackboneConfig, *, label_names: tuple[str, ...], attention: str | None = None
+    config: BackboneConfig,
+    *,
+    objective: "sorakit.objectives.Objective",
+    label_names: tuple[str, ...],
+    attention: str | None = None,
 ) -> Backbone:
-    """Load a backbone for classification into `label_names`, or for regression if there are none.
+    """Load a backbone with the head of an objective.
 
     The head is drawn from torch's global generator: seed it before. A head that the folder has is
     replaced, whatever its classes.
 
     Args:
         config: Name and whether to forget the pre-trained weights.
+        objective: What it is to be trained to do.
         label_names: Classes in the order of their index.
         attention: Attention kernel; `None` is the model's own choice.
 
@@ -71,7 +77,7 @@ def load_backbone(
             its configuration, it has no classification head, or its tokenizer cannot pad.
     """
     source = backbone_source(config.name)
-    settings: dict[str, Any] = _task_settings(label_names)
+    settings: dict[str, Any] = objective.settings(label_names)
     if attention is not None:
         settings["attn_implementation"] = attention
     verbosity = transformers_logging.get_verbosity()
@@ -84,7 +90,7 @@ def load_backbone(
         _check_head(model_config, config.name)
         with loading(source):
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = _load_model(source, config, model_config)
+        model = _load_model(source, config, model_config, objective)
     finally:
         transformers_logging.set_verbosity(verbosity)
     _settle_tokenizer(tokenizer, model, config.name)
@@ -96,17 +102,6 @@ def backbone_source(name: str) -> str:
     return str(EMBEDDED_DIR) if name == EMBEDDED else name
 
 
-def _task_settings(label_names: tuple[str, ...]) -> dict[str, Any]:
-    if not label_names:
-        return {"num_labels": 1, "problem_type": "regression"}
-    return {
-        "num_labels": len(label_names),
-        "problem_type": "single_label_classification",
-        "id2label": dict(enumerate(label_names)),
-        "label2id": {name: index for index, name in enumerate(label_names)},
-    }
-
-
 def _check_head(model_config: PreTrainedConfig, name: str) -> None:
     if type(model_config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ValueError(
@@ -116,18 +111,19 @@ def _check_head(model_config: PreTrainedConfig, name: str) -> None:
 
 
 def _load_model(
-    source: str, config: BackboneConfig, model_config: PreTrainedConfig
+    source: str,
+    config: BackboneConfig,
+    model_config: PreTrainedConfig,
+    objective: "sorakit.objectives.Objective",
 ) -> PreTrainedModel:
     if config.random_init:
         with loading(source):
-            model = AutoModelForSequenceClassification.from_config(
-                model_config, trust_remote_code=False
-            )
-        head_modules(model)
+            model = objective.model_class.from_config(model_config, trust_remote_code=False)
+        objective.head_modules(model)
         return model
     with loading(source):
         # Sizes that do not fit are reported rather than raised, and judged by where they are.
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = objective.model_class.from_pretrained(
             source,
             config=model_config,
             dtype=torch.float32,

@@ -5,12 +5,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from sorakit.config import TaskMetric
-
-TEXT = "text"
-TEXT_PAIR = "text_pair"
-LABEL = "label"
-INDEX = "index"
-IS_NOISY = "is_noisy"
+from sorakit.metric_names import TEXT_PAIR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +18,8 @@ class Task:
             regression).
         validation: Held out, same columns.
         test: A second held-out split, where the protocol has one.
-        label_names: Class names, index = label; empty for a regression.
+        label_names: Class names, index = label; empty where labels are numbers.
+        objective: What a model is trained to do: a file of `sorakit.objectives`.
         metric: The score of memorization and generalization.
         extra_metrics: Further scores that the task's papers report.
         source: Where the data came from, for `meta.json`: never an absolute path of the user's
@@ -35,14 +31,10 @@ class Task:
     validation: Dataset
     label_names: tuple[str, ...]
     metric: TaskMetric
+    objective: str = "classification"
     extra_metrics: tuple[TaskMetric, ...] = ()
     test: Dataset | None = None
     source: str = ""
-
-    @property
-    def is_regression(self) -> bool:
-        """Whether labels are numbers rather than classes."""
-        return not self.label_names
 
     @property
     def is_pair(self) -> bool:

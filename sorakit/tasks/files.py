@@ -10,8 +10,9 @@ import pyarrow as pa
 from datasets import Dataset
 
 from sorakit.config import TaskConfig
+from sorakit.metric_names import LABEL, TEXT, TEXT_PAIR
 from sorakit.quoting import cut, listed, quoted
-from sorakit.tasks.base import LABEL, TEXT, TEXT_PAIR, Task
+from sorakit.tasks.base import Task
 from sorakit.tasks.classes import ClassCounter
 from sorakit.tasks.tables import SUFFIXES, Chunk, MissingColumnError, read_chunks
 
@@ -57,6 +58,7 @@ def load_files(config: TaskConfig) -> Task:
         train=train.dataset(label_names),
         validation=held_out.dataset(label_names),
         label_names=label_names,
+        objective="classification" if label_names else "regression",
         metric=config.metric or "accuracy",
         source="local files: " + ", ".join(file.name for file in files.values()),
     )

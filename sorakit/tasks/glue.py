@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
 
 from sorakit.config import TaskConfig, TaskMetric
-from sorakit.tasks.base import LABEL, TEXT, TEXT_PAIR, Task
+from sorakit.metric_names import LABEL, TEXT, TEXT_PAIR
+from sorakit.tasks.base import Task
 
 logger = logging.getLogger(__name__)
 
@@ -195,6 +196,7 @@ def load_glue(config: TaskConfig) -> Task:
         validation=Dataset(validation),
         test=None if test is None else Dataset(test),
         label_names=spec.label_names,
+        objective="classification" if spec.label_names else "regression",
         metric=spec.metric,
         extra_metrics=spec.extra_metrics,
         source=source,

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sorakit.tasks.base import IS_NOISY, LABEL, Task
+from sorakit.metric_names import IS_NOISY, LABEL
+from sorakit.tasks.base import Task
 
 
 def with_label_noise(task: Task, share: float, seed: int) -> Task:
@@ -32,7 +33,7 @@ def with_label_noise(task: Task, share: float, seed: int) -> Task:
     labels = np.asarray(task.train[LABEL])
     drawn = generator.permutation(len(labels))[: round(share * len(labels))]
     noisy_labels = labels.copy()
-    if task.is_regression:
+    if not task.label_names:
         noisy_labels[drawn] = np.roll(labels[drawn], 1)
     else:
         num_classes = len(task.label_names)

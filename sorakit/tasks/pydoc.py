@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pandas as pd
 from datasets import Dataset
 
-from sorakit.tasks.base import LABEL, TEXT, TEXT_PAIR, Task
+from sorakit.metric_names import LABEL, TEXT, TEXT_PAIR
+from sorakit.tasks.base import Task
 from sorakit.tasks.pydoc_corpus import (
     TRAIN,
     VALIDATION,

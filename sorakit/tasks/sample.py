@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sorakit.tasks.base import LABEL, Task
+from sorakit.metric_names import LABEL
+from sorakit.tasks.base import Task
 
 SAMPLE_SEED = 42
 

@@ -8,11 +8,19 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
-from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT, TEST_SPLIT
-from sorakit.tasks.base import INDEX, LABEL, TEXT, TEXT_PAIR, Task
+from sorakit.metric_names import (
+    GENERALIZATION_SPLIT,
+    INDEX,
+    MEMORIZATION_SPLIT,
+    TEST_SPLIT,
+    TEXT,
+    TEXT_PAIR,
+)
+from sorakit.objectives import Objective, objective
+from sorakit.tasks.base import Task
 from sorakit.tasks.memorization import memorization_indices
 from sorakit.training.batches import batch_stream, evaluation_batches, steps_per_epoch
 from sorakit.training.devices import Share, training_share
@@ -75,7 +83,7 @@ class AdaptationData(pl.LightningDataModule):
             splits[TEST_SPLIT] = _tokenise(task.test, tokenizer, max_length)
         self._train = _rows(train)
         self._splits = {name: _rows(split) for name, split in splits.items()}
-        self._collate = _collator(tokenizer, is_regression=task.is_regression)
+        self._collate = _collator(objective(task.objective), tokenizer)
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size
         self._seed = seed
@@ -180,15 +188,10 @@ def _lengths(rows: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def _collator(
-    tokenizer: PreTrainedTokenizerBase, *, is_regression: bool
+    objective: Objective, tokenizer: PreTrainedTokenizerBase
 ) -> Callable[[list[dict[str, Any]]], Batch]:
-    pad = DataCollatorWithPadding(tokenizer)
-    dtype = torch.float32 if is_regression else torch.long
-
     def collate(rows: list[dict[str, Any]]) -> Batch:
-        names = [name for name in tokenizer.model_input_names if name in rows[0]]
-        batch = dict(pad([{name: row[name] for name in names} for row in rows]))
-        batch[LABEL] = torch.tensor([row[LABEL] for row in rows], dtype=dtype)
+        batch = objective.collate(rows, tokenizer)
         batch[INDEX] = torch.tensor([row[INDEX] for row in rows])
         return batch
 

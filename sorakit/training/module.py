@@ -12,11 +12,11 @@ from typing_extensions import override
 from sorakit.config import GatesConfig, OptimConfig, TaskMetric
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.tuner import adapted_matrices
-from sorakit.metric_names import TRAIN_LOSS
-from sorakit.tasks.base import INDEX, LABEL
+from sorakit.metric_names import INDEX, LABEL, TRAIN_LOSS
+from sorakit.objectives import Objective
 from sorakit.training.data import WEIGHT, Batch
 from sorakit.training.devices import from_all_processes
-from sorakit.training.evaluation import SplitResult, example_losses, split_result
+from sorakit.training.evaluation import SplitResult, split_result
 
 GATES_GROUP = "gates"
 
@@ -27,11 +27,11 @@ class AdaptationModule(pl.LightningModule):
     After every validation `results` holds one `SplitResult` a split, all from the same weights.
 
     Args:
-        model: A `PeftModel` for sequence classification.
+        model: An adapted model.
         split_names: Evaluation splits in the order of the validation loaders.
         metric: Score of the task.
         extra_metrics: Further scores.
-        is_regression: Whether labels are numbers.
+        objective: What the model is trained to do.
         optim: AdamW for everything but the gates.
         gates: Gate update.
         xi: Threshold at the start, gate units per optimizer step.
@@ -44,7 +44,7 @@ class AdaptationModule(pl.LightningModule):
         split_names: tuple[str, ...],
         metric: TaskMetric,
         extra_metrics: tuple[TaskMetric, ...] = (),
-        is_regression: bool = False,
+        objective: Objective,
         optim: OptimConfig,
         gates: GatesConfig,
         xi: float,
@@ -59,7 +59,7 @@ class AdaptationModule(pl.LightningModule):
         self._split_names = split_names
         self._metric: TaskMetric = metric
         self._extra_metrics = extra_metrics
-        self._is_regression = is_regression
+        self._objective = objective
         self._optim = optim
         self._gates = gates
         self._xi = xi
@@ -74,7 +74,7 @@ class AdaptationModule(pl.LightningModule):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean loss of a batch; with several processes, this one's share of it."""
-        losses = example_losses(self(batch), batch[LABEL], is_regression=self._is_regression)
+        losses = self._objective.losses(self(batch), batch[LABEL])
         return losses.mean() * batch[WEIGHT] if WEIGHT in batch else losses.mean()
 
     @override
@@ -104,7 +104,7 @@ class AdaptationModule(pl.LightningModule):
                 indices,
                 metric=self._metric,
                 extra_metrics=self._extra_metrics,
-                is_regression=self._is_regression,
+                objective=self._objective,
             )
         self._outputs = []
 

@@ -27,8 +27,6 @@ from sorakit.training.module import AdaptationModule
 from sorakit.training.stationarity import Stationarity
 from sorakit.training.xi_scheduler import StageEnd, prox_optimizer
 
-TASK_TYPE = "SEQ_CLS"
-
 
 class StageRecorder:
     """Appends a stage to the run folder; a listener of `XiScheduler`.
@@ -37,6 +35,7 @@ class StageRecorder:
         writer: Run folder.
         config: Resolved configuration.
         task: The task, for noisy-label flags.
+        task_type: PEFT task type of the exported adapters.
         stationarity: Returns the residuals of a module at a lambda.
         hidden_size: Width of the backbone, for the released count.
 
@@ -51,12 +50,14 @@ class StageRecorder:
         *,
         config: RunConfig,
         task: Task,
+        task_type: str,
         stationarity: Stationarity,
         hidden_size: int,
     ) -> None:
         self._writer = writer
         self._config = config
         self._task = task
+        self._task_type = task_type
         self._stationarity = stationarity
         self._hidden_size = hidden_size
         self.dense_scores: tuple[float, float] | None = None
@@ -75,7 +76,7 @@ class StageRecorder:
             module.model,
             self._writer.adapter_path(end.stage),
             base_model_name_or_path=self._config.backbone.name,
-            task_type=TASK_TYPE,
+            task_type=self._task_type,
         )
         self._writer.append_stage(
             record,

@@ -21,6 +21,7 @@ from sorakit.config import RunConfig, TrainerConfig
 from sorakit.locks import FileLock
 from sorakit.method.prune import count_adapter_params
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
+from sorakit.objectives import objective
 from sorakit.records import (
     CHECKPOINTS_DIR,
     DENSE_CHECKPOINT,
@@ -134,15 +135,19 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
     if config.stage.control == "shuffled_labels":
         task = with_shuffled_labels(task, config.seed)
     torch.manual_seed(config.seed)  # draws the head and the adapter
+    goal = objective(task.objective)
     backbone = load_backbone(
-        config.backbone, label_names=task.label_names, attention=_attention(config)
+        config.backbone,
+        objective=goal,
+        label_names=task.label_names,
+        attention=_attention(config),
     )
     sizes = {
         "hidden_size": backbone.hidden_size,
         "num_layers": backbone.num_layers,
     }
     adapter = config.method.adapter
-    model = adapter.build(backbone.model, config)
+    model = adapter.build(backbone.model, config, head=goal.head_modules(backbone.model))
     sizes["num_adapter_params"] = count_adapter_params(adapter.matrices(model))
     data = AdaptationData(
         task,
@@ -160,7 +165,7 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
         split_names=data.split_names,
         metric=task.metric,
         extra_metrics=task.extra_metrics,
-        is_regression=task.is_regression,
+        objective=goal,
         optim=config.optim,
         gates=config.gates,
         xi=config.xi.start,
@@ -171,6 +176,7 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
         writer,
         config=config,
         task=task,
+        task_type=goal.task_type,
         stationarity=stationarity,
         hidden_size=sizes["hidden_size"],
     )

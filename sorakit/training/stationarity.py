@@ -10,8 +10,7 @@ from sorakit.method.gates import gate_rule
 from sorakit.method.kkt import kkt_residual, unit_scale_relief
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
-from sorakit.metric_names import MEMORIZATION_SPLIT
-from sorakit.tasks.base import LABEL
+from sorakit.metric_names import LABEL, MEMORIZATION_SPLIT
 from sorakit.training.data import AdaptationData, Batch
 from sorakit.training.devices import sum_over_processes
 from sorakit.training.module import AdaptationModule

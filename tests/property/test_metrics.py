@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as oracle
 
-from sorakit.training.metrics import score
+from sorakit.scores import score
 
 ZERO_DIVISION: Any = 0  # scikit-learn's own type is the text of its default, "warn"
 

@@ -20,7 +20,7 @@ methods = pytest.mark.parametrize("method", ADAPTERS.names)
 def built(model, method: str, **options) -> tuple[Adapter, PeftModel]:
     torch.manual_seed(0)
     config = RunConfig(method=MethodConfig(name=method, r=2, **options))
-    return adapter(method), adapter(method).build(model, config)
+    return adapter(method), adapter(method).build(model, config, head=["classifier"])
 
 
 @torch.no_grad()

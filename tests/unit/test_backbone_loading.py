@@ -30,6 +30,7 @@ from transformers import (
 
 from sorakit.backbones import load_backbone
 from sorakit.config import BackboneConfig
+from sorakit.objectives import objective
 from tests.support.tiny_hub import FILLERS, THEMES, write_model
 
 LABELS = ("animals", "tools", "plants")
@@ -61,7 +62,11 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 def load(folder: Path, *, seed: int = 3, labels: tuple[str, ...] = LABELS):
     torch.manual_seed(seed)
-    return load_backbone(BackboneConfig(name=str(folder)), label_names=labels)
+    return load_backbone(
+        BackboneConfig(name=str(folder)),
+        objective=objective("classification"),
+        label_names=labels,
+    )
 
 
 def refusal(folder: Path) -> str:
@@ -218,7 +223,11 @@ def test_head_is_drawn_as_for_a_folder_without_one(folder):
 def test_model_without_a_head_is_refused(config, words, folder):
     config.save_pretrained(folder)
     with pytest.raises(ValueError, match=rf"^`backbone\.name` must be a model {re.escape(words)}"):
-        load_backbone(BackboneConfig(name=str(folder), random_init=True), label_names=LABELS)
+        load_backbone(
+            BackboneConfig(name=str(folder), random_init=True),
+            objective=objective("classification"),
+            label_names=LABELS,
+        )
 
 
 # Damaged files, missing packages, remote code -----------------------------------------------------

@@ -7,6 +7,7 @@ import torch
 import sorakit.backbones
 from sorakit.backbones import load_backbone, weights_fingerprint
 from sorakit.config import BackboneConfig
+from sorakit.objectives import objective
 from tests.support.tiny_hub import write_model
 
 LABELS = ("animals", "tools", "plants")
@@ -20,7 +21,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def load(name: str, labels: tuple[str, ...] = LABELS, *, random_init: bool = False):
     torch.manual_seed(3)
-    return load_backbone(BackboneConfig(name=name, random_init=random_init), label_names=labels)
+    return load_backbone(
+        BackboneConfig(name=name, random_init=random_init),
+        objective=objective("classification" if labels else "regression"),
+        label_names=labels,
+    )
 
 
 def test_local_folder_loads_with_its_labels(folder):
@@ -66,7 +71,12 @@ def test_random_init_keeps_float32(folder):
 
 
 def test_attention_kernel_is_passed_on(folder):
-    backbone = load_backbone(BackboneConfig(name=folder), label_names=LABELS, attention="eager")
+    backbone = load_backbone(
+        BackboneConfig(name=folder),
+        objective=objective("classification"),
+        label_names=LABELS,
+        attention="eager",
+    )
     assert backbone.model.config._attn_implementation == "eager"
 
 

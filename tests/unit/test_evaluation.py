@@ -4,7 +4,9 @@ import re
 import pytest
 import torch
 
-from sorakit.training.evaluation import SplitResult, example_losses, split_result
+from sorakit.objectives import objective
+from sorakit.training.evaluation import SplitResult, split_result
+from sorakit.variants import OBJECTIVES
 
 LOGITS = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, -1.0], [1.0, 0.0, 0.5]])
 LABELS = torch.tensor([0, 1, 2])
@@ -15,15 +17,15 @@ def evaluate(
     labels: torch.Tensor = LABELS,
     indices: torch.Tensor | None = None,
     *,
-    is_regression: bool = False,
+    name: str = "classification",
 ) -> SplitResult:
     return split_result(
         logits,
         labels,
         torch.arange(len(labels)) if indices is None else indices,
-        metric="pearson" if is_regression else "accuracy",
-        extra_metrics=("spearman",) if is_regression else ("f1",),
-        is_regression=is_regression,
+        objective=objective(name),
+        metric="pearson" if name == "regression" else "accuracy",
+        extra_metrics=("spearman",) if name == "regression" else ("f1",),
     )
 
 
@@ -64,17 +66,35 @@ def test_examples_come_in_order_of_their_index():
 
 
 def test_columns_of_examples():
-    assert evaluate().examples.columns.tolist() == ["index", "loss", "correct", "margin"]
+    columns = ["index", "loss", "correct", "margin", "prediction", "probability"]
+    for name, logits in (("classification", LOGITS), ("regression", LOGITS[:, :1])):
+        labels = LABELS if name == "classification" else LABELS.float()
+        assert evaluate(logits, labels, name=name).examples.columns.tolist() == columns
+
+
+def test_prediction_is_the_class_with_the_largest_logit():
+    assert evaluate().examples["prediction"].tolist() == [0, 1, 0]
+
+
+def test_probability_is_that_of_the_label():
+    result = evaluate().examples
+    expected = [math.exp(-loss) for loss in result["loss"]]
+    assert result["probability"].tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_prediction_of_a_regression_is_the_number():
+    result = evaluate(torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, 1.0]), name="regression")
+    assert result.examples["prediction"].tolist() == [1.0, 2.0]
 
 
 def test_regression_loss_is_the_squared_error():
-    result = evaluate(torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, 1.0]), is_regression=True)
+    result = evaluate(torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, 1.0]), name="regression")
     assert result.examples["loss"].tolist() == [4.0, 1.0]
 
 
-def test_regression_has_no_correct_and_no_margin():
-    result = evaluate(torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, 1.0]), is_regression=True)
-    assert result.examples[["correct", "margin"]].isna().all(axis=None)
+def test_regression_has_no_correct_no_margin_and_no_probability():
+    result = evaluate(torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, 1.0]), name="regression")
+    assert result.examples[["correct", "margin", "probability"]].isna().all(axis=None)
 
 
 def test_bfloat16_logits_are_scored_in_float32():
@@ -82,20 +102,35 @@ def test_bfloat16_logits_are_scored_in_float32():
     assert result.examples["margin"].tolist() == [1.0, 3.0, -0.5]
 
 
-def test_example_losses_have_one_entry_an_example():
-    assert example_losses(LOGITS, LABELS, is_regression=False).shape == (3,)
+def test_null_loss_of_classes_is_the_entropy_of_the_labels():
+    # always giving the shares of the classes
+    shares = torch.tensor([0.5, 0.25, 0.25])
+    labels = [0, 0, 1, 2]
+    losses = objective("classification").losses(shares.log().expand(4, 3), torch.tensor(labels))
+    assert objective("classification").null_loss(labels) == pytest.approx(float(losses.mean()))
+
+
+def test_null_loss_of_numbers_is_their_variance():
+    # always giving the mean
+    labels = torch.tensor([1.0, 2.0, 6.0])
+    losses = objective("regression").losses(torch.full((3, 1), 3.0), labels)
+    assert objective("regression").null_loss(labels.tolist()) == pytest.approx(float(losses.mean()))
+
+
+def test_null_loss_of_one_class_is_0():
+    assert objective("classification").null_loss([1, 1]) == 0.0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("is_regression", [False, True])
-def test_logits_that_are_not_finite_are_refused(value, is_regression):
+@pytest.mark.parametrize("name", OBJECTIVES.names)
+def test_logits_that_are_not_finite_are_refused(value, name):
     logits = LOGITS.clone()
     logits[1, 0] = value
-    if is_regression:
+    if name == "regression":
         logits = logits[:, :1]
     message = (
         "`logits` must be finite, got NaN or infinity for 1 of 3 examples. "
         "Training diverged: lower `optim.lr`, or set `trainer.precision` to 32-true."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        evaluate(logits, LABELS.float() if is_regression else LABELS, is_regression=is_regression)
+        evaluate(logits, LABELS.float() if name == "regression" else LABELS, name=name)

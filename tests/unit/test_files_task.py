@@ -82,7 +82,7 @@ def test_every_format_gives_the_same_classes_from_integers(suffix, tmp_path):
 def test_every_format_gives_the_same_numbers(suffix, tmp_path):
     train = {"text": ["a", "b"], "label": [0.5, 2.0]}
     task = load(tmp_path, train, {"text": ["c"], "label": [1.0]}, suffix=suffix, metric="pearson")
-    assert (task.is_regression, task.train["label"][:]) == (True, [0.5, 2.0])
+    assert (task.objective, task.train["label"][:]) == ("regression", [0.5, 2.0])
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -326,7 +326,7 @@ def test_task_has_the_metrics_of_the_paper(name, metric, extra, tmp_path):
 
 
 def test_stsb_is_a_regression(tmp_path):
-    assert load("stsb", write_official_tree(tmp_path)).is_regression
+    assert load("stsb", write_official_tree(tmp_path)).objective == "regression"
 
 
 def test_source_names_the_files_but_not_the_folder(tmp_path):

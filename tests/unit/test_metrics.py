@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sorakit.training.metrics import score
+from sorakit.scores import score
 
 METRICS = ["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
 

@@ -13,6 +13,7 @@ from sorakit.config import GatesConfig, OptimConfig
 from sorakit.method.gates import gate_rule
 from sorakit.method.optimizer import MAX_SKIPPED_STEPS, ProxAdamW, ProxSGD
 from sorakit.method.tuner import AdaptedMatrix, SoraConfig, adapted_matrices
+from sorakit.objectives import objective
 from sorakit.training.module import AdaptationModule
 from sorakit.variants import GATES
 from tests.support import reference
@@ -509,6 +510,7 @@ def make_module(model: nn.Module, *, max_grad_norm: float = 1.0, **gates: Any) -
         adapted,
         split_names=("memorization",),
         metric="accuracy",
+        objective=objective("classification"),
         optim=OptimConfig(max_grad_norm=max_grad_norm, lr=1e-3, weight_decay=0.03),
         gates=GatesConfig(**gates),
         xi=1e-4,
