@@ -45,13 +45,13 @@ def load_files(config: TaskConfig) -> Task:
         key: _find_file(folder, getattr(config, key), key=f"task.{key}")
         for key in ("train_file", "validation_file")
     }
-    is_regression = config.metric in ("pearson", "spearman")
+    has_numbers = config.metric in ("pearson", "spearman")
     train, held_out = (
-        _read_split(file, config, key=f"task.{key}", is_regression=is_regression)
+        _read_split(file, config, key=f"task.{key}", has_numbers=has_numbers)
         for key, file in files.items()
     )
     label_names: tuple[str, ...] = ()
-    if not is_regression:
+    if not has_numbers:
         label_names = train.counter.class_names()
     return Task(
         name=config.name,
@@ -100,7 +100,7 @@ class _Split:
         return Dataset(pa.table({**columns, LABEL: labels}))
 
 
-def _read_split(file: Path, config: TaskConfig, *, key: str, is_regression: bool) -> _Split:
+def _read_split(file: Path, config: TaskConfig, *, key: str, has_numbers: bool) -> _Split:
     """Return the texts and labels of a file.
 
     Raises:
@@ -115,7 +115,7 @@ def _read_split(file: Path, config: TaskConfig, *, key: str, is_regression: bool
         for chunk in chunks:
             for output, column in sources.items():
                 split.texts.setdefault(output, []).append(_texts(chunk, column, key=key))
-            if is_regression:
+            if has_numbers:
                 split.scores.append(_scores(chunk, config.label_column, key=key))
             else:
                 split.counter.add(chunk)
