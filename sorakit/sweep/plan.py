@@ -20,6 +20,7 @@ from sorakit.records import (
 )
 from sorakit.sweep.controls import ControlRule, control_of, is_path, with_steps_of
 from sorakit.sweep.grid import Point, Sweep, load_sweep
+from sorakit.training.inputs import require_same_inputs
 
 DENSE_STAGES_DIR = "dense_stages"
 
@@ -113,9 +114,14 @@ class Plan:
         """Mark a job as completed if its run is there.
 
         Raises:
-            ValueError: If its run folder cannot be used, or a record cannot be read.
+            ValueError: If its run folder cannot be used, a record cannot be read, or either is of
+                other data or another base model than there are now.
         """
         check_run_content(job.path, job.config)
+        cures = {job.path: "choose another `--out`"}
+        cures |= dict.fromkeys(self._kept(job), "take its folder out of `records`")
+        for path in filter(is_run_folder, cures):
+            require_same_inputs(path, job.config, read_meta(path), cure=cures[path])
         if self._record_of(job) is not None:
             job.state, job.was_there = "completed", True
 
@@ -127,10 +133,10 @@ class Plan:
 
     def _record_of(self, job: Job) -> Path | None:
         """Return where the records of a finished job are, or None if it is not done."""
-        kept = [folder / job.point.run_id for folder in self.records]
-        for path in filter(is_run_folder, kept):
-            read_meta(path)  # of a schema version that can be read
-        return next(filter(is_complete, (job.path, *kept)), None)
+        return next(filter(is_complete, (job.path, *self._kept(job))), None)
+
+    def _kept(self, job: Job) -> list[Path]:
+        return [folder / job.point.run_id for folder in self.records]
 
 
 def plan_sweep(

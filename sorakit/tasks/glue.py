@@ -181,7 +181,7 @@ def load_glue(config: TaskConfig) -> Task:
         train, validation = _read_hub(spec, name=config.name)
         source = f"Hugging Face Hub: {HUB_ID}, {spec.hub_config}, {spec.validation}"
     else:
-        folder = _find_task_folder(Path(config.data_dir).expanduser(), name=config.name)
+        folder = find_task_folder(Path(config.data_dir).expanduser(), name=config.name)
         train, train_files = _read_split(folder, "train", spec, name=config.name)
         validation, validation_files = _read_split(folder, spec.validation, spec, name=config.name)
         source = "local files: " + ", ".join(
@@ -262,7 +262,12 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_ ]", "", name).lower()
 
 
-def _find_task_folder(data_dir: Path, *, name: str) -> Path:
+def find_task_folder(data_dir: Path, *, name: str) -> Path:
+    """Return the folder of a task: `data_dir`, or the one in it that has the task's name.
+
+    Raises:
+        ValueError: If there is no such folder, or it is another task's.
+    """
     if not data_dir.is_dir():
         raise ValueError(
             f"`task.data_dir` must be an existing folder, got '{data_dir}'. "

@@ -15,6 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -117,7 +118,7 @@ def load_corpus() -> Corpus:
 
     Reading the packages takes about half a minute; a damaged cache file is read anew.
     """
-    versions = _installed_versions()
+    versions = installed_versions()
     key = hashlib.sha256(repr((_FORMAT, versions)).encode()).hexdigest()[:16]
     path = cache_dir() / f"pydoc-{key}.parquet"
     corpus = _read_cache(path, versions) if path.exists() else None
@@ -131,6 +132,17 @@ def load_corpus() -> Corpus:
         )
         _write_cache(path, corpus)
     return corpus
+
+
+@cache
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the packages that the corpus is read from, Python's first."""
+    return {
+        name: platform.python_version()
+        if name == STANDARD_LIBRARY
+        else importlib.metadata.version(name)
+        for name in PACKAGES
+    }
 
 
 def read_docstrings(package: str) -> Iterator[str]:
@@ -174,15 +186,6 @@ def _is_english(text: str) -> bool:
         return False
     letters = sum(character.isascii() and character.isalpha() for character in text)
     return letters >= _MIN_LETTERS * len(text)
-
-
-def _installed_versions() -> dict[str, str]:
-    return {
-        name: platform.python_version()
-        if name == STANDARD_LIBRARY
-        else importlib.metadata.version(name)
-        for name in PACKAGES
-    }
 
 
 def _package_folders(package: str) -> list[Path]:

@@ -122,7 +122,7 @@ def dense_name(config: RunConfig, meta: Mapping[str, Any]) -> str:
     """Return the name of the artifact of a run's dense stage.
 
     Its first part names the configuration (`dense_key`); its second what else decides the bits:
-    data, base weights, library versions, kind of hardware and number of threads.
+    data, base weights, tokenizer, library versions, kind of hardware and number of threads.
 
     Args:
         config: Resolved configuration.
@@ -132,6 +132,7 @@ def dense_name(config: RunConfig, meta: Mapping[str, Any]) -> str:
     environment = {
         "data": meta["data_fingerprint"],
         "backbone": meta["backbone_fingerprint"],
+        "model": {name: stamp["sha256"] for name, stamp in meta["inputs"]["model"].items()},
         "versions": meta["versions"],
         "hardware": {key: hardware[key] for key in ("machine", "threads", "gpu")},
     }

@@ -1,8 +1,6 @@
 """What `meta.json` says of a run: versions, commit, fingerprints, hardware."""
 
-import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -15,6 +13,7 @@ import torch
 from sorakit.config import METHOD_VERSION, RunConfig
 from sorakit.records import SCHEMA_VERSION, run_id
 from sorakit.tasks.base import Task
+from sorakit.training.inputs import data_fingerprint, input_stamps
 
 _PACKAGES = (
     "sorakit",
@@ -53,21 +52,11 @@ def run_meta(
         },
         "data_fingerprint": data_fingerprint(task),
         "backbone_fingerprint": backbone_fingerprint,
+        "inputs": input_stamps(config),
         "hardware": _hardware(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": model,
     }
-
-
-def data_fingerprint(task: Task) -> str:
-    """Return a hash over all texts and labels of a task."""
-    digest = hashlib.sha256()
-    for split in (task.train, task.validation, task.test):
-        if split is not None:
-            for row in split:
-                digest.update(json.dumps(row, sort_keys=True).encode())
-        digest.update(b"|")
-    return digest.hexdigest()[:16]
 
 
 def _versions() -> dict[str, str]:

@@ -35,13 +35,12 @@ from sorakit.records import (
     read_meta,
     run_path,
 )
-from sorakit.tasks import load_task
-from sorakit.tasks.label_noise import with_shuffled_labels
 from sorakit.tracking.live import live_tracker
 from sorakit.training.checkpoint import ResumePoint, checkpoints
 from sorakit.training.data import AdaptationData
 from sorakit.training.dense import SharedDenseStage, dense_name
 from sorakit.training.devices import end_with_parent, global_rank, join, new_trainer
+from sorakit.training.inputs import load_data, require_same_inputs
 from sorakit.training.module import AdaptationModule
 from sorakit.training.progress import StageProgress
 from sorakit.training.provenance import run_meta
@@ -93,13 +92,15 @@ def run(
         return _follow(config, path, rank=rank)
     check_run_folder(path, config)
     if is_complete(path):
+        require_same_inputs(path, config, read_meta(path))
         return RunOutcome(path=path, action="skipped")
     fit = _prepare(config, path, rank=rank, show_progress=show_progress)
     lock = _lock(path)
-    if is_complete(path):  # since this process looked
-        lock.release()
-        return RunOutcome(path=path, action="skipped")
     try:
+        if is_run_folder(path):
+            require_same_inputs(path, config, read_meta(path), loaded=fit.meta)
+        if is_complete(path):  # since this process looked
+            return RunOutcome(path=path, action="skipped")
         _lead(fit, config, path, dense_store=dense_store)
     finally:
         lock.release()
@@ -131,9 +132,7 @@ class _Fit:
 def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -> _Fit:
     """Return everything that training needs; nothing is written."""
     _hold_to_threads(config.trainer)
-    task = load_task(config.task, seed=config.seed)
-    if config.stage.control == "shuffled_labels":
-        task = with_shuffled_labels(task, config.seed)
+    task = load_data(config)
     torch.manual_seed(config.seed)  # draws the head and the adapter
     goal = objective(task.objective)
     backbone = load_backbone(

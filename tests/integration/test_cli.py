@@ -20,6 +20,8 @@ from sorakit.records import Run, find_runs, load_run, role_of
 from sorakit.sweep.controls import with_steps_of
 from sorakit.training.module import AdaptationModule
 from tests.support.fake_runs import fake_config, write_run
+from tests.support.broken_runs import files_of
+from tests.support.fake_runs import write_run
 from tests.support.tiny_hub import write_task
 
 ROOT = Path(__file__).parents[2]
@@ -241,6 +243,23 @@ def test_wrong_option_is_refused_in_a_process_of_its_own(hub, tmp_path):
 
 
 # Running -------------------------------------------------------------------------------------
+
+
+def test_completed_run_of_other_data_is_refused(hub, tmp_path, capsys):
+    write_task(tmp_path / "task", num_train=32, num_validation=16)
+    arguments = options(hub, tmp_path / "run", task__data_dir=str(tmp_path / "task"))
+    assert call(*arguments, "--xi.num_stages=1", "--xi.levels=[4.0]") == 0
+    write_task(tmp_path / "task", num_train=33, num_validation=16)
+    capsys.readouterr()
+    before = files_of(tmp_path / "run")
+    assert call(*arguments, "--xi.num_stages=1", "--xi.levels=[4.0]") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("sorakit: error: `out_dir` must hold a run with the data and base model")
+    assert line.endswith(
+        "made with other data (changed: train.csv, validation.csv). Put back what it was made with, "
+        "or choose another `out_dir`."
+    )
+    assert files_of(tmp_path / "run") == before
 
 
 def test_completed_run_is_left_as_it_is(hub, complete, capsys):

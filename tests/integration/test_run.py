@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from sorakit.locks import FileLock
@@ -27,7 +27,7 @@ from sorakit.training.checkpoint import ResumePoint
 from sorakit.training.module import AdaptationModule
 from sorakit.training.run import run
 from tests.support.broken_runs import Killed, assert_same_run, files_of, kill_at_step
-from tests.support.tiny_hub import tiny_run, write_model, write_regression
+from tests.support.tiny_hub import tiny_run, write_model, write_regression, write_task
 
 
 @pytest.fixture(scope="module")
@@ -387,6 +387,35 @@ def test_run_killed_twice_equals_the_unbroken_one(hub, complete, monkeypatch):
                 run(config, show_progress=False)
     run(config, show_progress=False)
     assert_same_run(hub / "twice", complete)
+
+
+def scale_weights(root: Path) -> None:
+    file = root / "model" / "model.safetensors"
+    save_file({name: 2 * value for name, value in load_file(file).items()}, file)
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (lambda root: write_task(root / "task", num_train=65), "other data"),
+        (scale_weights, "other base weights"),
+    ],
+)
+@pytest.mark.parametrize("step", [0, 12])
+def test_killed_run_does_not_go_on_with_other_inputs(
+    change, difference, step, tmp_path, monkeypatch
+):
+    config = tiny_run(tmp_path)
+    with monkeypatch.context() as patch:
+        kill_at_step(patch, step)
+        with pytest.raises(Killed):
+            run(config, show_progress=False)
+    change(tmp_path)
+    path = tmp_path / "run"
+    before = {name: (path / name).read_bytes() for name in files_of(path)}
+    with pytest.raises(ValueError, match=rf"^`out_dir` must hold .* made with {difference} \("):
+        run(config, show_progress=False)
+    assert {name: (path / name).read_bytes() for name in files_of(path)} == before
 
 
 def test_unreadable_checkpoint_is_skipped_with_a_warning(hub, complete, monkeypatch):

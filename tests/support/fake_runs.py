@@ -23,6 +23,7 @@ from sorakit.records import (
     State,
     run_id,
 )
+from sorakit.training.inputs import input_stamps
 
 Kind = Literal["path", "floor", "hold_dense"]
 
@@ -66,6 +67,7 @@ def fake_meta(config: RunConfig, *, num_layers: int = 2, **changes: Any) -> dict
         "versions": {"sorakit": "0.1.0"},
         "data_fingerprint": f"data of {config.task.name}",
         "backbone_fingerprint": "backbone",
+        "inputs": input_stamps(config),
         "hardware": {"device": "cpu"},
         "started": "2026-01-01T00:00:00+00:00",
         "model": {

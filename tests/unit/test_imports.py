@@ -79,6 +79,7 @@ def test_module_imports(module: str):
         "sorakit.records",
         "sorakit.retention",
         "sorakit.metric_names",
+        "sorakit.training.inputs",
         "sorakit.training.levels",
         "sorakit.cli",
         "sorakit.sweep.display",  # with it grid, plan and cost

@@ -1,5 +1,6 @@
 """What a sweep finds done, what it refuses before anything runs, and what it says it will cost."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from sorakit.records import load_run, run_id
 from sorakit.sweep.cost import cost_model, describe_seconds
 from sorakit.sweep.display import describe_plan
 from sorakit.sweep.plan import Plan, plan_sweep
-from tests.support.fake_runs import write_run
+from sorakit.training.inputs import input_stamps
+from tests.support.fake_runs import fake_config, write_run
 
 SEEDS = {"grid": {"seed": [0, 1, 2]}}
 
@@ -56,6 +58,26 @@ def test_wider_grid_only_adds(tmp_path):
     before = {job.path for job in plan(tmp_path, {"grid": {"seed": [0, 1]}}).jobs}
     after = {job.path for job in plan(tmp_path).jobs}
     assert before < after
+
+
+@pytest.mark.parametrize("state", ["completed", "failed"])
+@pytest.mark.parametrize(
+    ("folder", "cure"),
+    [
+        ("out/pydoc_topic", "choose another `--out`"),
+        ("kept", "take its folder out of `records`"),
+    ],
+)
+def test_run_of_other_data_is_refused(folder, cure, state, tmp_path):
+    made_with = input_stamps(fake_config(seed=1))
+    made_with["data"] |= {"python": "3.10.0"}
+    path = write_run(tmp_path / folder, seed=1, state=state, meta={"inputs": made_with})
+    message = (
+        f"`out_dir` must hold a run with the data and base model of now, got {str(path)!r}, made "
+        f"with other data (changed: python). Put back what it was made with, or {cure}."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        plan(tmp_path, {**SEEDS, "records": "kept"})
 
 
 @pytest.mark.parametrize("folder", ["out/pydoc_topic", "kept"])
