@@ -55,7 +55,7 @@ def input_stamps(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def backbone_files(config: BackboneConfig) -> tuple[dict[str, Input], dict[str, Input]]:
+def backbone_files(config: BackboneConfig) -> tuple[dict[str, Path], dict[str, Path]]:
     """Return the files of a backbone by name: those with weights, and those of model and tokenizer.
 
     Both are empty for a model of the Hub that is not in the local cache. With `random_init` no

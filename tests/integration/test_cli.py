@@ -256,8 +256,8 @@ def test_completed_run_of_other_data_is_refused(hub, tmp_path, capsys):
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("sorakit: error: `out_dir` must hold a run with the data and base model")
     assert line.endswith(
-        "made with other data (changed: train.csv, validation.csv). Put back what it was made with, "
-        "or choose another `out_dir`."
+        "made with other data (changed: train.csv, validation.csv). Put back what it was made "
+        "with, or choose another `out_dir`."
     )
     assert files_of(tmp_path / "run") == before
 

@@ -334,7 +334,7 @@ def test_folder_of_glue_is_compared_file_by_file(tmp_path: Path) -> None:
 
 def test_embedded_encoder_is_the_one_that_is_loaded() -> None:
     weights, others = backbone_files(BackboneConfig())
-    folders = {file.parent for file in (*weights.values(), *others.values()) if file}
+    folders = {file.parent for file in (*weights.values(), *others.values())}
     assert folders == {backbones.EMBEDDED_DIR}
     assert list(weights) == ["model.safetensors"]
     assert list(others) == ["config.json", "tokenizer.json", "tokenizer_config.json"]
