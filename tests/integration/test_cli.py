@@ -19,9 +19,8 @@ from sorakit.config import METHOD_VERSION
 from sorakit.records import Run, find_runs, load_run, role_of
 from sorakit.sweep.controls import with_steps_of
 from sorakit.training.module import AdaptationModule
-from tests.support.fake_runs import fake_config, write_run
 from tests.support.broken_runs import files_of
-from tests.support.fake_runs import write_run
+from tests.support.fake_runs import fake_config, write_run
 from tests.support.tiny_hub import write_task
 
 ROOT = Path(__file__).parents[2]
