@@ -298,12 +298,13 @@ def _run_plan(plan: Any, engine: Callable[[], Any]) -> int:
     """Run the jobs of a plan on the engine that `engine` makes; return the exit code."""
     from rich.console import Console
 
-    from sorakit.sweep.display import SweepDisplay, describe_failures
+    from sorakit.sweep.display import SweepDisplay, describe_failures, describe_work
     from sorakit.sweep.driver import run_sweep
     from sorakit.sweep.plan import require_writable
 
     require_writable(plan.out)
     running = engine()
+    _say(describe_work(plan, workers=running.num_slots))
     with SweepDisplay(plan, workers=running.num_slots, console=Console()) as display:
         outcome = run_sweep(plan, running, display)
     if outcome.failed:

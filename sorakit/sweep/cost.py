@@ -37,12 +37,14 @@ class Times:
 class CostModel:
     """Medians over finished runs: those that differ in the seed only, or those of the same kind.
 
-    The same kind: task, backbone, method, length of inputs, size of batches, and control.
+    The same kind: task, backbone, method, length of inputs, size of batches, and control. While
+    none is finished, the stages that running ones have behind them stand for those before them.
     """
 
     def __init__(self) -> None:
         self._twins: dict[str, list[Times]] = {}
         self._kinds: dict[str, list[Times]] = {}
+        self._running: dict[str, Times] = {}
         self._seen: set[Path] = set()
         self._keys: dict[str, tuple[str, str]] = {}
 
@@ -61,6 +63,20 @@ class CostModel:
         self._twins.setdefault(_twin_key(config), []).append(times)
         self._kinds.setdefault(_kind_key(config), []).append(times)
 
+    def look_at_running(self, path: Path, *, num_stages: int) -> None:
+        """Take the stages that a running run has behind it into account.
+
+        Args:
+            path: Its run folder.
+            num_stages: Sparsifying stages that it will have.
+        """
+        rows = read_timings(path)
+        later = [float(row["seconds"]) for row in rows[1:] if "seconds" in row]
+        if later and "seconds" in rows[0]:
+            seconds = num_stages * math.fsum(later) / len(later)
+            times = Times(dense=float(rows[0]["seconds"]), later=seconds)
+            self._running[_kind_key(read_config(path))] = times
+
     def seconds(self, config: RunConfig, *, run_id: str, with_dense: bool) -> float | None:
         """Return what a run will take, or None when no finished run is like it.
 
@@ -75,7 +91,9 @@ class CostModel:
         twin, kind = self._keys[run_id]
         found = self._twins.get(twin) or self._kinds.get(kind)
         if not found:
-            return None
+            if kind not in self._running:
+                return None
+            found = [self._running[kind]]
         later = statistics.median(times.later for times in found)
         return later + (statistics.median(times.dense for times in found) if with_dense else 0.0)
 

@@ -28,6 +28,8 @@ _HEADS = ("stages", "params", "mem.", "gen.")
 _WIDE_HEADS = ("stages", "parameters", "memorization", "generalization")
 _BAR = 76
 _REFRESH_SECONDS = 1.0
+_LINE_SECONDS = 120.0
+"""Between two lines that say how far a sweep is, where there is no terminal to show a table."""
 _WORDS = {"completed": "done", "waiting": "to run"}
 _ENDED = ("completed", "failed", "blocked")
 
@@ -48,7 +50,7 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         self._costs = plan_costs(plan)
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._notes: list[str] = []
-        self._refreshed = 0.0
+        self._refreshed = time.monotonic() if self._live is None else 0.0
 
     def __enter__(self) -> "SweepDisplay":
         if self._live is not None:
@@ -74,8 +76,11 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
             parts = [f"[{ended}/{len(self._plan.jobs)}]", job.state, str(job.path), job.point.label]
             parts += [_describe_last_stage(job)] if job.state == "completed" else []
             parts += [f"({job.error})"] if job.error and job.state == "failed" else []
-            self._line(" ".join(part for part in parts if part))
-        self._refreshed = 0.0
+            line = " ".join(part for part in parts if part)
+            left = self._time_left() if job.state == "completed" else None
+            self._line(line if left is None else f"{line}, about {describe_seconds(left)} left")
+        if self._live is not None:
+            self._refreshed = 0.0
 
     def note(self, text: str) -> None:
         """Take note of something out of the ordinary."""
@@ -87,8 +92,13 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
     def refresh(self) -> None:
         """Show how far the runs are."""
         now = time.monotonic()
-        if self._live is not None and now - self._refreshed >= _REFRESH_SECONDS:
-            self._refreshed = now
+        pause = _LINE_SECONDS if self._live is None else _REFRESH_SECONDS
+        if now - self._refreshed < pause:
+            return
+        self._refreshed = now
+        if self._live is None:
+            self._line(self._head().plain)
+        else:
             self._live.update(self._render(), refresh=True)
 
     def _line(self, text: str) -> None:
@@ -176,6 +186,9 @@ def estimate(plan: Plan, costs: CostModel) -> Estimate:
     known: list[float] = []
     num_unknown = 0
     for job in plan.jobs:
+        if job.state == "running":
+            costs.look_at_running(job.path, num_stages=job.config.xi.num_stages)
+    for job in plan.jobs:
         if job.state not in ("waiting", "running"):
             continue
         with_dense = job.dense is None or job.dense not in trained or job.state == "running"
@@ -198,13 +211,18 @@ def plan_costs(plan: Plan) -> CostModel:
 
 def describe_plan(plan: Plan, *, workers: int) -> str:
     """Return the points of a sweep, a line each, and what they will cost."""
-    jobs = plan.jobs
     lines = [
         f"{_run_id(job):12}  {'done' if job.state == 'completed' else 'to run':6}  "
         f"{job.point.label}".rstrip()
-        for job in jobs
+        for job in plan.jobs
     ]
-    lines.append(count_line(jobs, None))
+    return "\n".join([*lines, describe_work(plan, workers=workers)])
+
+
+def describe_work(plan: Plan, *, workers: int) -> str:
+    """Return how many runs there are to do, and what they will cost."""
+    jobs = plan.jobs
+    lines = [count_line(jobs, None)]
     num_after = sum(job.steps_of is not None for job in jobs)
     if num_after:
         verb = "control takes" if num_after == 1 else "controls take"
@@ -224,10 +242,11 @@ def describe_plan(plan: Plan, *, workers: int) -> str:
         return "\n".join([*lines, "Nothing to do."])
     shared = [job.dense for job in waiting if job.dense is not None]
     num_dense = len(set(shared) - plan.trained_dense_stages()) + len(waiting) - len(shared)
-    lines.append(
-        f"{_several(num_dense, 'dense stage')} {'is' if num_dense == 1 else 'are'} trained for "
-        f"{_several(len(waiting), 'run')}."
-    )
+    if num_dense:
+        lines.append(
+            f"{_several(num_dense, 'dense stage')} {'is' if num_dense == 1 else 'are'} trained for "
+            f"{_several(len(waiting), 'run')}."
+        )
     costs = plan_costs(plan)
     cost = estimate(plan, costs)
     work, seconds = cost.work(), cost.seconds(workers)

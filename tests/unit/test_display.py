@@ -70,7 +70,7 @@ def plan(tmp_path: Path) -> Plan:
 @pytest.mark.parametrize("width", [80, 120])
 def test_everything_stands_on_a_line_of_its_own(plan, width):
     head, bar, failed, note, empty, _, *rows = shown(plan, width=width, notes=("run " + "x " * 99,))
-    assert head == "6 runs: 1 done, 2 running, 1 failed, 2 to run, time left not known yet"
+    assert re.match(r"6 runs: 1 done, 2 running, 1 failed, 2 to run, about \d+ \w+ left$", head)
     assert set(bar) <= set("━╸╺")
     assert failed.startswith("failed pydoc_topic seed=1 hold_dense epochs=0.4: OSError: [Errno 28]")
     assert note.startswith("run x x")
@@ -127,3 +127,29 @@ def test_stages_that_are_done_are_no_time_left(tmp_path):
     assert estimate(plan, costs).seconds(1) == 8
     write_stages(running, 3)
     assert estimate(plan, costs).seconds(1) == 5
+
+
+def test_stages_of_a_running_run_tell_what_is_left_where_none_is_finished(tmp_path):
+    plan = sweep_in(tmp_path)
+    costs = plan_costs(plan)
+    running, hold_dense, _, *others = plan.jobs
+    for job in (hold_dense, *others):
+        set_state(job, "failed")
+    set_state(running, "running")
+    assert estimate(plan, costs).seconds(1) is None
+    write_stages(running, 3)  # a second each; there will be 40 after the dense one
+    assert estimate(plan, costs).seconds(1) == (41 - 3) + 41
+
+
+def test_file_is_told_how_far_the_sweep_is_now_and_then(tmp_path, monkeypatch):
+    plan = sweep_in(tmp_path)
+    stream = io.StringIO()
+    clock = iter([0.0, 60.0, 121.0, 150.0])
+    monkeypatch.setattr("sorakit.sweep.display.time.monotonic", lambda: next(clock))
+    with SweepDisplay(plan, workers=2, console=Console(file=stream, width=80)) as display:
+        set_state(plan.jobs[0], "running", num_stages=3)
+        for _ in range(3):
+            display.refresh()
+    assert stream.getvalue().splitlines() == [
+        "6 runs: 0 done, 1 running, 0 failed, 5 to run, about 2 min left"
+    ]
