@@ -112,16 +112,6 @@ def cost_model(folders: Iterable[Path], *, tasks: Sequence[str]) -> CostModel:
     return model
 
 
-def describe_seconds(seconds: float) -> str:
-    """Return a duration as a person says it: 40 s, 12 min, 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def _read_times(path: Path) -> Times | None:
     rows = read_timings(path)
     seconds = {int(row["stage"]): float(row["seconds"]) for row in rows if "seconds" in row}

@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sorakit.records import LOG_FILE, read_last_stage, read_timings
-from sorakit.sweep.cost import CostModel, cost_model, describe_seconds
+from sorakit.sweep.cost import CostModel, cost_model
 from sorakit.sweep.plan import Job, Plan
 from sorakit.sweep.status import RunStatus
+from sorakit.training.time_left import describe_seconds
 
 _MOST_ROWS = 12
 _MOST_FAILED = 3

@@ -10,10 +10,11 @@ import yaml
 
 from sorakit.config import StageConfig, XiConfig
 from sorakit.records import load_run, run_id
-from sorakit.sweep.cost import cost_model, describe_seconds
+from sorakit.sweep.cost import cost_model
 from sorakit.sweep.display import describe_plan
 from sorakit.sweep.plan import Plan, plan_sweep
 from sorakit.training.inputs import input_stamps
+from sorakit.training.time_left import describe_seconds
 from tests.support.fake_runs import fake_config, write_run
 
 SEEDS = {"grid": {"seed": [0, 1, 2]}}
