@@ -15,11 +15,12 @@ import yaml
 from sorakit.config import NULL_MODELS, RunConfig, XiConfig
 from sorakit.options import Choice, checked_values, flatten
 from sorakit.records import FLOOR, PATH, role_of
+from sorakit.variants import ADAPTERS
 
-LORA = "lora"
-"""Plain LoRA of a smaller r, trained by itself: the rival at the same number of parameters."""
 CONTROL = "stage.control"
 _LENGTH = "stage.epochs"
+_METHOD = "method.name"
+_RANK = "method.r"
 _HEAD_ONLY = "head_only"
 _FROM_SCRATCH = "from_scratch"
 _HOLD_DENSE = "hold_dense"
@@ -31,7 +32,7 @@ class ControlRule:
     """A control that every path of a sweep gets.
 
     Attributes:
-        name: floor, lora, or a value of `stage.control`.
+        name: floor, another method (as lora), or a value of `stage.control`.
         options: What it changes beside, by dotted option.
     """
 
@@ -41,24 +42,27 @@ class ControlRule:
     @property
     def has_steps_of_path(self) -> bool:
         """Whether it trains as many steps as its path, which must be done before it can begin."""
-        own_length = (FLOOR, LORA, _FROM_SCRATCH, *NULL_MODELS)
-        return self.name not in own_length and _LENGTH not in self.options
+        if self.name == FLOOR or self._is_method or _LENGTH in self.options:
+            return False
+        return self.name not in (_FROM_SCRATCH, *NULL_MODELS)
 
     @property
     def choice(self) -> Choice:
         """What distinguishes it from its path, by dotted option."""
         if self.name == FLOOR:
-            return {"method.name": _HEAD_ONLY}
-        if self.name == LORA:
-            return {"method.name": LORA, **self.options}
-        return {CONTROL: self.name, **self.options}
+            return {_METHOD: _HEAD_ONLY}
+        return {_METHOD if self._is_method else CONTROL: self.name, **self.options}
+
+    @property
+    def _is_method(self) -> bool:
+        return self.name in _rivals()
 
 
 def control_rules(entries: object) -> list[ControlRule]:
     """Return the controls that a list names, as `controls` of a sweep file gives it.
 
-    An entry is a name, or a name with what belongs to it: for lora the ranks, for the others
-    options that they change beside.
+    An entry is a name, or a name with what belongs to it: for another method (as lora, the rival at
+    the same number of parameters) the ranks r, for the others options that they change beside.
 
     Raises:
         ValueError: If an entry is none.
@@ -109,8 +113,8 @@ def control_of(path: RunConfig, rule: ControlRule) -> RunConfig:
         ValueError: If the path cannot have that control.
     """
     changes = dict(rule.choice)
-    if rule.name == LORA:  # the same scaling lora_alpha / r at every r
-        changes["method.lora_alpha"] = path.method.lora_alpha * changes["method.r"] / path.method.r
+    if _RANK in changes:  # the same scaling lora_alpha / r at every r
+        changes["method.lora_alpha"] = path.method.lora_alpha * changes[_RANK] / path.method.r
     try:
         return _changed(path, changes)
     except ValueError as error:
@@ -148,16 +152,21 @@ def _with_num_stages(xi: XiConfig, num_stages: int) -> XiConfig:
     return replace(xi, num_stages=num_stages, levels=levels)
 
 
+def _rivals() -> tuple[str, ...]:
+    """Return the methods that are neither Algorithm 1 nor its floor."""
+    roles = {name: ADAPTERS.load(name).role for name in ADAPTERS.names}
+    return tuple(name for name, role in roles.items() if role not in (PATH, FLOOR))
+
+
 def _rules(name: object, value: object) -> Iterator[ControlRule]:
-    if name == LORA:
-        checked_values("method.name", [LORA])
+    if name in _rivals():
         ranks = cast(list[Any], value) if isinstance(value, list) else [value]
         for rank in ranks:
             if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
                 raise ValueError(
-                    f"`controls.{LORA}` must be ranks such as [1, 2, 4], got {value!r}."
+                    f"`controls.{name}` must be ranks such as [1, 2, 4], got {value!r}."
                 )
-            yield ControlRule(name=LORA, options={"method.r": rank})
+            yield ControlRule(name=str(name), options={_RANK: rank})
         return
     if name == FLOOR:
         if value is not None:
@@ -176,9 +185,10 @@ def _checked_name(name: object) -> list[str]:
     except ValueError:
         names = ["none"]
     if names == ["none"]:
+        methods = ", ".join(_rivals())
         raise ValueError(
-            f"`controls` must name floor, lora or a control of `stage.control`, got {name!r}. See "
-            "`sorakit run --help`."
+            f"`controls` must name floor, {methods} or a value of `stage.control`, got {name!r}. "
+            "See `sorakit run --help`."
         )
     return names
 

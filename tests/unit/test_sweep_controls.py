@@ -60,6 +60,14 @@ def test_control_shares_with_its_path_what_analysis_matches_by(entry):
     assert control.seed == PATH.seed
 
 
+def test_ranks_of_lora_are_runs_of_one_scaling():
+    rules = control_rules([{"lora": [1, 2, 8]}])
+    runs = [control_of(PATH, rule).method for rule in rules]
+    assert [(run.name, run.r) for run in runs] == [("lora", 1), ("lora", 2), ("lora", 8)]
+    assert {run.lora_alpha / run.r for run in runs} == {PATH.method.lora_alpha / PATH.method.r}
+    assert not any(rule.has_steps_of_path for rule in rules)
+
+
 def test_floor_is_the_path_without_its_adapter():
     floor = control_of(PATH, one("floor"))
     assert floor == replace(PATH, method=replace(PATH.method, name="head_only"))
@@ -113,6 +121,7 @@ def test_what_trains_by_the_rules_of_the_path_waits_for_nothing(name):
     [
         ("floor", ["floor"]),
         ("floor,random_mask", ["floor", "random_mask"]),
+        ("floor,lora: [1, 4]", ["floor", "lora", "lora"]),
         ("[floor, hold_dense]", ["floor", "hold_dense"]),
         ("floor, random_gradient: {stage.kkt_examples: 256}", ["floor", "random_gradient"]),
     ],
@@ -128,13 +137,15 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "unknown": (
         ["random"],
-        r"^`controls` must name floor, lora or a control of .*, got 'random'. ",
+        r"^`controls` must name floor, lora or a value of .*, got 'random'. ",
     ),
     "path_itself": (
         ["none"],
-        r"^`controls` must name floor, lora or a control of .*, got 'none'. ",
+        r"^`controls` must name floor, lora or a value of .*, got 'none'. ",
     ),
     "twice": (["floor", "floor"], "^`controls` must name a control once, got floor twice.$"),
+    "no_rank": (["lora"], r"^`controls.lora` must be ranks such as \[1, 2, 4\], got None.$"),
+    "rank_0": ([{"lora": [4, 0]}], r"^`controls.lora` must be ranks such as .*, got \[4, 0\].$"),
     "options_of_floor": ([{"floor": {"seed": 1}}], "^`controls.floor` must have no options, got "),
     "no_options": ([{"random_mask": 3}], "^`controls.random_mask` must hold options and values"),
     "dense_stage": (
