@@ -300,13 +300,14 @@ def _run_plan(plan: Any, engine: Callable[[], Any]) -> int:
 
     from sorakit.sweep.display import SweepDisplay, describe_failures, describe_work
     from sorakit.sweep.driver import run_sweep
+    from sorakit.sweep.manifest import Recorded
     from sorakit.sweep.plan import require_writable
 
     require_writable(plan.out)
     running = engine()
     _say(describe_work(plan, workers=running.num_slots))
     with SweepDisplay(plan, workers=running.num_slots, console=Console()) as display:
-        outcome = run_sweep(plan, running, display)
+        outcome = run_sweep(plan, running, Recorded(plan, display))
     if outcome.failed:
         _say(describe_failures(outcome.failed, blocked=outcome.blocked))
         return _FAILED

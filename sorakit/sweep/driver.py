@@ -77,6 +77,7 @@ def run_sweep(plan: Plan, engine: Engine, listener: Listener) -> SweepOutcome:
             listener.refresh()
     finally:
         engine.stop()
+    listener.refresh()
     return SweepOutcome(
         failed=[job for job in jobs if job.state == "failed"],
         blocked=[job for job in jobs if job.state == "blocked"],

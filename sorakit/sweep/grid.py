@@ -60,12 +60,14 @@ class Sweep:
     """The points of a sweep, each once.
 
     Attributes:
+        name: Of its files.
         points: In the order of the product, the last option changing fastest.
         controls: What every path among them is compared with.
         records: Folders with records of finished runs.
         num_duplicates: Points left out because their configuration was there already.
     """
 
+    name: str
     points: list[Point]
     controls: list[ControlRule]
     records: list[Path]
@@ -120,6 +122,7 @@ def load_sweep(files: Sequence[Path]) -> Sweep:
             f"`{CONTROLS}` must have a path to be compared with, got only floors and controls."
         )
     return Sweep(
+        name="+".join(file.stem for file in files),
         points=list(points.values()),
         controls=spec.controls,
         records=spec.records,
@@ -143,8 +146,9 @@ def one_path(config: RunConfig, *, controls: list[ControlRule]) -> Sweep:
             f"{config.method.name} and `stage.control` {config.stage.control}."
         )
     config = replace(config, out_dir=None)
-    point = Point(config=config, run_id=run_id(config), choice={})
-    return Sweep(points=[point], controls=controls, records=[], num_duplicates=0)
+    name = run_id(config)
+    point = Point(config=config, run_id=name, choice={})
+    return Sweep(name=name, points=[point], controls=controls, records=[], num_duplicates=0)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

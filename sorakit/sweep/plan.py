@@ -66,12 +66,14 @@ class Plan:
     """A sweep, ready to run.
 
     Attributes:
+        name: Name of the sweep file.
         jobs: One a point, each path followed by its controls.
         out: Folder of the run folders.
         records: Folders with records of finished runs that the sweep names.
         num_duplicates: Points that were there twice.
     """
 
+    name: str
     jobs: list[Job]
     out: Path
     records: list[Path]
@@ -174,6 +176,7 @@ def plan_points(sweep: Sweep, *, out: Path, threads_per_run: int | None) -> Plan
         for job in _with_controls(point, sweep.controls, out=out, threads=threads_per_run):
             jobs.setdefault(_name(job), job)
     plan = Plan(
+        name=sweep.name,
         jobs=list(jobs.values()),
         out=out,
         records=sweep.records,

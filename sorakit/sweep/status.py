@@ -1,4 +1,4 @@
-"""What became of the runs below a folder, read from the run folders alone."""
+"""What became of the runs below a folder, read from run folders and the files of sweeps."""
 
 import shlex
 from collections import Counter
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sorakit.records import (
-    CONFIG_FILE,
     LOG_FILE,
     Run,
     find_runs,
@@ -14,6 +13,7 @@ from sorakit.records import (
     load_run,
     read_status,
 )
+from sorakit.sweep.manifest import Entry, read_entries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class RunStatus:
     Attributes:
         path: Run folder.
         task: Its task; empty if the folder cannot be read.
-        state: completed, running, failed, stopped (its process is gone, or was interrupted) or
-            unreadable.
+        state: completed, running, failed, stopped (its process is gone, or was interrupted), to
+            run (of a sweep, never begun), blocked (its path has failed) or unreadable.
         num_stages: Complete stages.
         params_left: Non-zero adapter parameters of the last one; null before the first.
         detail: The error, or the process that is running.
@@ -43,18 +43,24 @@ class RunStatus:
 
 
 def run_statuses(root: Path) -> list[RunStatus]:
-    """Return the status of every run at or below `root`; runs may be going meanwhile.
+    """Return the status of every run at or below `root`, and of those that sweeps have not begun.
+
+    Runs may be going meanwhile.
 
     Raises:
         ValueError: If `root` does not exist.
     """
-    return [_status_of(path) for path in find_runs(root)]
+    found = {path: _status_of(path) for path in find_runs(root)}
+    others = (entry for entry in read_entries(root) if entry.path not in found)
+    # Those that are completed elsewhere are records that the sweep names.
+    return [*found.values(), *(_status_in(e) for e in others if e.state != "completed")]
 
 
 def count_states(statuses: list[RunStatus]) -> str:
     """Return how many runs are in which state."""
     counts = Counter(status.state for status in statuses)
-    return ", ".join(f"{count} {state}" for state, count in counts.most_common())
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {state}" for state, count in ordered)
 
 
 def _status_of(path: Path) -> RunStatus:
@@ -64,8 +70,7 @@ def _status_of(path: Path) -> RunStatus:
         return RunStatus(path=path, state="unreadable", detail=str(error))
     state, detail = _state(run)
     left = None if run.stages.empty else int(run.stages["num_nonzero_params"].iloc[-1])
-    config = shlex.quote(str(path / CONFIG_FILE))
-    command = f"sorakit run --config {config} --out_dir {shlex.quote(str(path))}"
+    command = f"sorakit run {shlex.quote(str(path))}"
     log = path / LOG_FILE
     return RunStatus(
         path=path,
@@ -76,6 +81,19 @@ def _status_of(path: Path) -> RunStatus:
         detail=detail,
         log=log if log.is_file() else None,
         resume=command if state in ("stopped", "failed") else None,
+    )
+
+
+def _status_in(entry: Entry) -> RunStatus:
+    """Return the status of a run without a folder, which a sweep has told of."""
+    log = entry.path / LOG_FILE
+    states = {"failed": "failed", "blocked": "blocked"}
+    return RunStatus(
+        path=entry.path,
+        task=entry.task,
+        state=states.get(entry.state, "to run"),
+        detail=entry.error or entry.label,
+        log=log if log.is_file() else None,
     )
 
 

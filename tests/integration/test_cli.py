@@ -356,10 +356,10 @@ def test_controls_of_a_run_that_are_there_are_not_made_again(tmp_path, capsys):
     write_run(runs, "floor")
     control = with_steps_of(fake_config("hold_dense"), path.stages)
     write_run(runs, "hold_dense", xi=control.xi, stage=control.stage)
-    before = sorted(tmp_path.rglob("*"))
+    before = sorted(runs.rglob("*"))
     assert call("run", "--task.name=pydoc_topic", "--controls=floor,hold_dense") == 0
     assert capsys.readouterr().out.endswith("All 3 runs are complete below runs.\n")
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(runs.rglob("*")) == before
 
 
 @pytest.mark.slow

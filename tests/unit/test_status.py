@@ -8,9 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from sorakit.config import XiConfig
 from sorakit.locks import FileLock
 from sorakit.records import LOCK_FILE, LOG_FILE
+from sorakit.sweep.driver import Listener
+from sorakit.sweep.manifest import Recorded
+from sorakit.sweep.plan import Job, Plan, plan_sweep
 from sorakit.sweep.status import RunStatus, count_states, run_statuses
 from tests.support.fake_runs import write_run
 
@@ -52,7 +57,7 @@ def test_run_whose_process_is_gone_is_stopped_and_says_how_to_go_on(tmp_path, de
     status = status_of(tmp_path)
     assert status.state == "stopped"
     assert status.detail == f"process {dead_pid} on {socket.gethostname()} is gone"
-    assert status.resume == f"sorakit run --config {path}/config.yaml --out_dir {path}"
+    assert status.resume == f"sorakit run {path}"
 
 
 def test_run_of_another_machine_is_known_by_its_lock(tmp_path):
@@ -103,3 +108,64 @@ def test_dense_stages_are_no_runs(tmp_path):
     (tmp_path / "dense_stages" / "0123").mkdir(parents=True)
     (tmp_path / "dense_stages" / "0123" / "dense.json").write_text("{}")
     assert len(run_statuses(tmp_path)) == 1
+
+
+# Runs without a folder -----------------------------------------------------------------------
+
+
+def sweep_with_control(folder: Path) -> Plan:
+    file = folder / "both.yaml"
+    content = {"xi.spacing": "target", "controls": ["hold_dense"], "records": "kept"}
+    file.write_text(yaml.safe_dump({**content, "grid": {"seed": [0, 1, 2]}}))
+    return plan_sweep([file], out=folder / "out", threads_per_run=1)
+
+
+class Silent(Listener):
+    """Says nothing."""
+
+    def changed(self, job: Job) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def refresh(self) -> None:
+        pass
+
+
+def test_runs_of_a_sweep_that_were_never_begun_are_listed(tmp_path):
+    write_run(tmp_path / "kept", xi=XiConfig(spacing="target"), seed=2)  # done elsewhere
+    plan = sweep_with_control(tmp_path)
+    recorded = Recorded(plan, Silent())
+    first, first_control, second, second_control, _, third_control = plan.jobs
+    write_run(tmp_path / "out" / "pydoc_topic", xi=XiConfig(spacing="target"))
+    first.state = "completed"
+    second.state, second.error = "failed", "ValueError: `task.data_dir` must be ..."
+    second_control.state = "blocked"
+    second.path.mkdir(parents=True)
+    (second.path / LOG_FILE).write_text("a traceback")
+    recorded.changed(second)
+    recorded.refresh()
+    out = tmp_path / "out"
+    assert [
+        str(path.relative_to(out)) for path in out.rglob("*.json") if path.parent.name == "sweeps"
+    ] == ["sweeps/both.json"]
+    unknown = out / "pydoc_topic" / "-"
+    found = [(run.path, run.state, run.detail) for run in run_statuses(out)]
+    assert found == [
+        (first.path, "completed", ""),
+        (unknown, "to run", first_control.point.label),
+        (second.path, "failed", second.error),
+        (unknown, "blocked", second_control.point.label),
+        (third_control.path, "to run", third_control.point.label),
+    ]
+    [failed] = [run for run in run_statuses(out) if run.state == "failed"]
+    assert failed.log == second.path / LOG_FILE
+
+
+def test_folder_of_the_run_says_more_than_the_file_of_the_sweep(tmp_path):
+    plan = sweep_with_control(tmp_path)
+    Recorded(plan, Silent())
+    write_run(tmp_path / "out" / "pydoc_topic", xi=XiConfig(spacing="target"), num_stages=2)
+    assert [run.state for run in run_statuses(tmp_path)][:1] == ["completed"]
+    assert len(run_statuses(tmp_path)) == 6
