@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 from typing_extensions import override
 
 from sorakit.config import RunConfig
@@ -24,36 +24,52 @@ _RUNS = "runs"
 _RUN_ONLY = ("run_folder", "controls")
 """Arguments of `run` that are no options of a run."""
 
-_DESCRIPTION = """Memorization and generalization against adapter sparsity: adapt a pre-trained
-model densely, raise the SoRA threshold xi step by step, and record both at every stage."""
+_DESCRIPTION = """How few adapter parameters does a dataset need, and what is lost first: what the
+model memorized, or what it generalizes? sorakit adapts a pre-trained model densely, raises the SoRA
+threshold xi step by step, and records both scores at every stage."""
 
-_RUN_DESCRIPTION = """Run Algorithm 1 and record every stage in a run folder. Options come from YAML
-files (--config, several may be given) and dotted overrides, later ones winning. A run that was
-killed goes on when the same command is started again; a completed one is left as it is."""
+_RUN_DESCRIPTION = """Adapt one model to one dataset, from dense to sparse, and record every stage
+in a run folder. Options come from YAML files (--config, several may be given) and from the command
+line; later ones win. Rerun the same command after any interruption: it resumes, and the results are
+bit-identical. A run that is complete is not repeated."""
 
-_RUN_EPILOG = """examples:
+_EXAMPLES = "examples:"
+_RUN_EPILOG = f"""{_EXAMPLES}
   sorakit run --task.name pydoc_topic
   sorakit run --task.name mrpc --backbone.name microsoft/deberta-v3-base --seed 1
-  sorakit run --task.name mrpc --method.name head_only        # the floor of the curve
+  sorakit run --task.name mrpc --method.name head_only        # the floor: no adapter
   sorakit run --task.name mrpc --controls floor,hold_dense,random_mask
   sorakit run runs/mrpc/0f3a5c7e9b1d                          # resume it, or repeat it
   sorakit run --config experiments/glue_minilm.yaml --print_config"""
 
+_SWEEP_DESCRIPTION = """Run many configurations. A sweep file holds options of `sorakit run` and
+lists: every combination of the values in grid, zip (lists taken together) and points is one run,
+and controls gives each path what it is compared with. Later files change earlier ones. All
+configurations are checked before the first run starts. Rerun the same command after any
+interruption: finished runs are skipped, unfinished ones resume, and new values in a list only add
+runs. Runs with the same dense stage train it once. A failed run does not stop the others."""
 
-_SWEEP_DESCRIPTION = """Run every point of a grid. A sweep file holds options of `run` and the lists
-grid, zip and points, of which the points are the product; later files are overlays. Every point is
-checked before anything runs. Finished runs are skipped and broken ones go on, so the same command
-resumes a sweep, and a wider grid only adds. Runs that differ only after the dense stage
-train it once. A failed run does not stop the others."""
-
-_SWEEP_EPILOG = """examples:
+_SWEEP_EPILOG = f"""{_EXAMPLES}
   sorakit sweep --config experiments/sweeps/fig2_small.yaml --dry-run
   sorakit sweep --config experiments/sweeps/fig2_small.yaml --workers 2
-  sorakit sweep --config SWEEP.yaml --engine ray --gpus-per-run 0.25   # docs/cluster.md"""
+  sorakit sweep --config SWEEP.yaml --engine ray --gpus-per-run 0.25   # docs/cluster.md
+a line of a sweep file:
+  controls: [floor, hold_dense, random_mask, lora: [1, 2, 4, 8]]"""
+
+
+class _Formatter(DefaultHelpFormatter):
+    """Leaves the lines of examples as they are."""
+
+    @override
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(_EXAMPLES) else super()._fill_text(text, width, indent)
 
 
 class _Parser(ArgumentParser):
     """Reports a mistake in one sentence, with exit code 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Formatter, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002  # jsonargparse's signature
         _fail(one_line(message))
@@ -99,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt as error:
         signum = error.args[0] if error.args else signal.SIGINT
         how = "Interrupted" if signum == signal.SIGINT else f"Stopped by {signum.name}"
-        sys.stderr.write(f"\n{how}. The same command goes on from the last checkpoint.\n")
+        sys.stderr.write(f"\n{how}. Rerun the same command to resume from the last checkpoint.\n")
         sys.exit(128 + signum)
     sys.exit(code)
 
@@ -131,94 +147,115 @@ def _parser() -> ArgumentParser:
         nargs="?",
         type=str | None,
         default=None,
-        help="Run folder in the place of options: a run that is not complete goes on there; a "
-        "complete one runs again in RUN_FOLDER-again, or in --out_dir, and is compared.",
+        help="A run folder, instead of options. An incomplete run is resumed in place. A complete "
+        "one is repeated in --out_dir (RUN_FOLDER-again by default) and the two are compared.",
     )
     run.add_argument("--config", action="config", help="YAML file with options of `run`.")
     run.add_argument(
         "--controls",
         type=str | None,
         default=None,
-        help="Also run what the path is compared with, for example floor,hold_dense,random_mask; "
-        "each goes to OUT/<task>/<run_id>, OUT being --out_dir, or runs. All controls are those of "
-        "stage.control, floor, and lora: [1, 2, 4].",
+        help="Also run what the path is compared with: floor, the values of stage.control, and "
+        "LoRA of given ranks, for example 'floor, hold_dense, lora: [1, 4]'. Every run then has a "
+        "folder of its own below --out_dir (runs by default).",
     )
     run.add_class_arguments(RunConfig, as_group=False)
     describe_variants(run)
-    commands.add_subcommand("run", run, help="run Algorithm 1 on one dataset")
-    commands.add_subcommand("sweep", _sweep_parser(), help="run every point of a grid")
+    commands.add_subcommand("run", run, help="adapt one model to one dataset, from dense to sparse")
+    commands.add_subcommand(
+        "sweep", _sweep_parser(), help="run many configurations, with their controls"
+    )
     status = _Parser(
-        description="Tell what became of every run at or below a folder, from the run folders "
-        "alone; the runs may be going meanwhile."
+        description="List every run at or below a folder: its state, how far it is, the error if "
+        "it failed, and the command that resumes it. Safe while runs are in progress."
     )
     status.add_argument("runs", metavar="RUNS", help="Folder with runs.")
     commands.add_subcommand(
-        "status", status, help="completed, running, stopped or failed, and how to go on"
+        "status", status, help="list runs: state, progress, error, how to resume"
     )
     export = _Parser(
-        description="Copy the pruned adapter of one stage: a plain PEFT LoRA, no sorakit needed."
+        description="Copy the adapter of one stage: a plain LoRA that PEFT loads without sorakit."
     )
     export.add_argument("run", metavar="RUN", help="Run folder.")
-    export.add_argument("--stage", type=int | None, default=None, help="Stage; 0 is dense.")
+    export.add_argument(
+        "--stage", type=int | None, default=None, help="Number of the stage; 0 is dense."
+    )
     export.add_argument(
         "--retention",
         type=float | None,
         default=None,
-        help="Instead of a stage: the fewest parameters that keep this share of the dense "
-        "generalization, for example 0.99.",
+        help="Choose the stage with the fewest parameters that keeps this share of the dense "
+        "generalization score, for example 0.99.",
     )
     export.add_argument("--out", type=str, required=True, help="New folder for the adapter.")
-    commands.add_subcommand("export", export, help="the pruned LoRA of one stage")
-    commands.add_subcommand("sync", _sync_parser(), help="runs and their dashboard to W&B")
+    commands.add_subcommand("export", export, help="copy the LoRA of one stage")
+    commands.add_subcommand("sync", _sync_parser(), help="send runs and their dashboard to W&B")
     return parser
 
 
 def _sync_parser() -> ArgumentParser:
     parser = _Parser(
-        description="Send the runs at or below a folder to Weights & Biases, and make or renew the "
-        "dashboard of their project. What the server holds already is not sent again."
+        description="Send the runs at or below a folder to Weights & Biases and update the "
+        "dashboard of their project. Runs that the server already has are not sent again."
     )
     parser.add_argument("runs", metavar="RUNS", help="Folder with runs.")
     parser.add_argument(
-        "--project", type=str | None, default=None, help="Instead of tracking.project of the runs."
+        "--project",
+        type=str | None,
+        default=None,
+        help="W&B project; by default tracking.project of each run.",
     )
     parser.add_argument(
-        "--entity", type=str | None, default=None, help="Instead of tracking.entity of the runs."
+        "--entity",
+        type=str | None,
+        default=None,
+        help="W&B user or team; by default tracking.entity of each run.",
     )
-    parser.add_argument("--workspace", type=bool, default=True, help="Make or renew the dashboard.")
+    parser.add_argument(
+        "--workspace", type=bool, default=True, help="Create or update the dashboard."
+    )
     return parser
 
 
 def _sweep_parser() -> ArgumentParser:
     parser = _Parser(description=_SWEEP_DESCRIPTION, epilog=_SWEEP_EPILOG)
     parser.add_argument(
-        "--config", action="append", type=str, help="Sweep file; several are overlays."
+        "--config",
+        action="append",
+        type=str,
+        help="Sweep file; give it again to change an earlier one.",
     )
-    parser.add_argument("--out", type=str, default=_RUNS, help="Folder of the run folders.")
+    parser.add_argument("--out", type=str, default=_RUNS, help="Folder for the run folders.")
     parser.add_argument(
         "--records",
         action="append",
         type=str,
-        help="Folder with records of finished runs, which are not run again; several may be given.",
+        help="Folder with records of finished runs to skip; may be given several times.",
     )
-    parser.add_argument("--dry-run", action="store_true", help="Show the points and their cost.")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="List the runs and their estimated cost, then stop."
+    )
     parser.add_argument(
         "--engine",
         type=Literal["local", "ray"],
         default="local",
-        help="local: processes of this machine. ray: the cluster of RAY_ADDRESS, or this machine.",
+        help="local: processes on this machine. ray: the cluster at RAY_ADDRESS, or this machine "
+        "where that is not set.",
     )
     parser.add_argument(
-        "--workers", type=int | None, default=None, help="Runs at a time (1; ray: what fits)."
+        "--workers",
+        type=int | None,
+        default=None,
+        help="Runs at a time; by default 1, with ray as many as fit.",
     )
     parser.add_argument(
         "--threads-per-run",
         type=int,
         default=1,
-        help="CPU threads of a process, where trainer.num_threads is null.",
+        help="CPU threads of each run that leaves trainer.num_threads unset.",
     )
     parser.add_argument(
-        "--gpus-per-run", type=float, default=0.0, help="ray: GPUs of a run, for example 0.25."
+        "--gpus-per-run", type=float, default=0.0, help="ray: GPUs per run, for example 0.25."
     )
     return parser
 
@@ -355,7 +392,7 @@ def _status(options: Namespace) -> int:
             console.print(f"{run.path} failed; its log: {run.log}", markup=False, soft_wrap=True)
     resumable = [run.resume for run in statuses if run.resume is not None]
     if resumable:
-        console.print("To go on (or start the sweep again):")
+        console.print("To resume (or rerun the sweep):")
         for command in resumable:
             console.print(f"  {command}", markup=False, soft_wrap=True)
     return 0

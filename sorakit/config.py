@@ -217,8 +217,8 @@ class XiConfig:
     start: float = 1e-4
     """xi of the dense stage (stage 0)."""
     first: float = 2e-3
-    """geometric: xi of the first sparsifying stage; target: where the rise begins. Below it nothing
-    dies, so the ratio does not start at `start`."""
+    """geometric: xi of the first sparsifying stage; target: where the rise begins. Just below where
+    the first gate dies, so that no stage is wasted."""
     end: float | None = None
     """Last xi. null (geometric only): the ratio goes on until no gate is left."""
     ratio: float = 1.3

@@ -267,7 +267,7 @@ def describe_work(plan: Plan, *, workers: int) -> str:
 
 def describe_failures(failed: Sequence[Job], *, blocked: Sequence[Job]) -> str:
     """Return the last lines of a sweep: what failed, where its log is, and what waits for it."""
-    lines = [f"{_several(len(failed), 'run')} failed; the same command tries again:"]
+    lines = [f"{_several(len(failed), 'run')} failed; rerun the same command to try again:"]
     for job in failed:
         lines.append(f"  {job.path} {job.point.label}: {job.error}")
         lines.append(f"    log: {job.path / LOG_FILE}")

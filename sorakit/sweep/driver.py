@@ -167,8 +167,8 @@ def _try_again(job: Job, engine: Engine, listener: Listener, *, reason: str) -> 
         job.error = f"{reason} {job.deaths} times without getting further"
         _change(job, "failed", listener)
     else:
-        where = "from its last checkpoint" if progress else "from the start"
-        listener.note(f"{job.path} {reason}; it goes on {where}.")
+        how = "resuming from its last checkpoint" if progress else "starting it again"
+        listener.note(f"{job.path} {reason}; {how}.")
         _change(job, "waiting", listener)
 
 

@@ -294,7 +294,7 @@ def test_interruption_exits_130(hub, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(AdaptationModule, "training_step", training_step)
     assert call(*options(hub, tmp_path / "run")) == 130
-    assert "The same command goes on from the last checkpoint." in capsys.readouterr().err
+    assert "Rerun the same command to resume from the last checkpoint." in capsys.readouterr().err
 
 
 def test_complete_run_is_repeated_beside_itself_bit_for_bit(complete, capsys):

@@ -165,7 +165,9 @@ def test_stopped_run_says_so_and_goes_on(signum, hub, two):
     os.kill(process.pid, signum)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 128 + signum, errors
-    assert errors.splitlines()[-1].endswith(" The same command goes on from the last checkpoint.")
+    assert errors.splitlines()[-1].endswith(
+        " Rerun the same command to resume from the last checkpoint."
+    )
     assert read_status(hub / file.stem)["state"] == "interrupted"
     finish(start(file))
     assert_same_run(hub / file.stem, two)

@@ -72,8 +72,8 @@ def test_killed_workers_of_ray_change_nothing(hub, tmp_path, monkeypatch, capfd)
     printed = capfd.readouterr().out
     assert code == 0, printed
     assert len(killed) == 2, "a run ended before it could be killed"
-    assert "was killed by signal 9; it goes on from its last checkpoint." in printed
-    assert "was lost with its worker; it goes on from its last checkpoint." in printed
+    assert "was killed by signal 9; resuming from its last checkpoint." in printed
+    assert "was lost with its worker; resuming from its last checkpoint." in printed
     log = (second.path / LOG_FILE).read_text()
     assert "\nInterrupted.\n== " in log, "it went on without the worker that had started it"
     jobs = jobs_of(file, out)

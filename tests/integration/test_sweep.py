@@ -91,7 +91,7 @@ def test_interrupted_and_killed_sweep_goes_on(hub, tmp_path):
     sweep.send_signal(signal.SIGINT)
     printed, _ = sweep.communicate()
     assert sweep.returncode == 130, printed
-    assert "The same command goes on from the last checkpoint." in printed
+    assert "Rerun the same command to resume from the last checkpoint." in printed
     assert read_status(job.path)["state"] == "interrupted"
     assert find_writer(job.path) is None, "its worker is left behind"
 

@@ -108,7 +108,7 @@ def test_end_leaves_failures_to_the_last_lines(plan):
     assert "failed pydoc_topic" not in stream.getvalue()[before:]
     job = plan.jobs[3]
     assert describe_failures([job], blocked=[]).splitlines() == [
-        "1 run failed; the same command tries again:",
+        "1 run failed; rerun the same command to try again:",
         f"  {job.path} {job.point.label}: {job.error}",
         f"    log: {job.path / 'log.txt'}",
     ]

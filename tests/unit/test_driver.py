@@ -119,7 +119,7 @@ def test_killed_run_goes_on_until_it_dies_again_where_it_was(tmp_path):
     plan, notes = sweep_of(tmp_path, num_runs=1), Notes()
     run_sweep(plan, ScriptedEngine(-signal.SIGKILL, -signal.SIGKILL), notes)
     [job] = plan.jobs
-    assert notes.notes == [f"{job.path} was killed by signal 9; it goes on from the start."]
+    assert notes.notes == [f"{job.path} was killed by signal 9; starting it again."]
     assert (job.state, job.error) == (
         "failed",
         "was killed by signal 9 2 times without getting further",
@@ -141,7 +141,7 @@ def test_lost_run_that_got_further_goes_on(tmp_path):
     run_sweep(plan, ScriptedEngine(LOST, LOST, LOST, DONE), notes)
     assert states(plan) == ["completed"]
     assert notes.notes[-1] == (
-        f"{job.path} was lost with its worker; it goes on from its last checkpoint."
+        f"{job.path} was lost with its worker; resuming from its last checkpoint."
     )
 
 
@@ -178,7 +178,7 @@ def test_control_of_a_path_that_failed_is_not_run_and_all_else_is(tmp_path):
     assert outcome.blocked == [plan.jobs[1]]
     assert "seed=0 stage.control=hold_dense" not in engine.started
     assert describe_failures(outcome.failed, blocked=outcome.blocked).startswith(
-        "1 control not run: the path has failed.\n1 run failed; the same command tries again:"
+        "1 control not run: the path has failed.\n1 run failed; rerun the same command to try again:"
     )
 
 
