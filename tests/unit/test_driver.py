@@ -178,7 +178,8 @@ def test_control_of_a_path_that_failed_is_not_run_and_all_else_is(tmp_path):
     assert outcome.blocked == [plan.jobs[1]]
     assert "seed=0 stage.control=hold_dense" not in engine.started
     assert describe_failures(outcome.failed, blocked=outcome.blocked).startswith(
-        "1 control not run: the path has failed.\n1 run failed; rerun the same command to try again:"
+        "1 control not run: the path has failed.\n"
+        "1 run failed; rerun the same command to try again:"
     )
 
 
