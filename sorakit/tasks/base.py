@@ -1,7 +1,11 @@
 """What a task is: texts, labels and a score."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 
 from sorakit.config import TaskMetric
@@ -40,3 +44,14 @@ class Task:
     def is_pair(self) -> bool:
         """Whether examples are pairs of texts."""
         return TEXT_PAIR in self.train.column_names
+
+
+def arrow_tables(split: Dataset, num_rows: int) -> Iterator[pa.Table]:
+    """Yield the rows of a split as Arrow tables of `num_rows` rows, the last with what is left."""
+    yield from cast(Iterator[pa.Table], split.with_format("arrow").iter(num_rows))
+
+
+def column_array(split: Dataset, name: str) -> np.ndarray:
+    """Return a column of numbers."""
+    parts = [table[name].to_numpy() for table in arrow_tables(split.select_columns(name), 100_000)]
+    return np.concatenate(parts) if parts else np.empty(0)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from sorakit.metric_names import IS_NOISY, LABEL
-from sorakit.tasks.base import Task
+from sorakit.tasks.base import Task, column_array
 
 
 def with_label_noise(task: Task, share: float, seed: int) -> Task:
@@ -30,7 +30,7 @@ def with_label_noise(task: Task, share: float, seed: int) -> Task:
     if not 0 <= share <= 1:
         raise ValueError(f"`share` must be in [0, 1], got {share}.")
     generator = np.random.default_rng(seed)
-    labels = np.asarray(task.train[LABEL])
+    labels = column_array(task.train, LABEL)
     drawn = generator.permutation(len(labels))[: round(share * len(labels))]
     noisy_labels = labels.copy()
     if not task.label_names:
@@ -56,7 +56,7 @@ def with_shuffled_labels(task: Task, seed: int) -> Task:
         A new task whose `train` marks in `is_noisy` the examples whose label has changed, or had
         been noisy before.
     """
-    labels = np.asarray(task.train[LABEL])
+    labels = column_array(task.train, LABEL)
     shuffled = np.random.default_rng(seed).permutation(labels)
     was_noisy = IS_NOISY in task.train.column_names and np.asarray(task.train[IS_NOISY])
     return _relabelled(task, shuffled, (shuffled != labels) | was_noisy)
@@ -64,7 +64,7 @@ def with_shuffled_labels(task: Task, seed: int) -> Task:
 
 def _relabelled(task: Task, labels: np.ndarray, is_noisy: np.ndarray) -> Task:
     train = task.train
-    if (labels != np.asarray(train[LABEL])).any():
+    if (labels != column_array(train, LABEL)).any():
         feature = train.features[LABEL]
         train = train.remove_columns(LABEL).add_column(LABEL, labels, feature=feature)
     if IS_NOISY in train.column_names:

@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import sysconfig
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from sorakit.tasks.cache import cache_dir, new_file
 
 logger = logging.getLogger(__name__)
 
@@ -105,12 +106,6 @@ def split_of(summary: str) -> str:
     """
     percent = stable_hash("split:" + normalize(summary)) % 100
     return VALIDATION if percent < VALIDATION_PERCENT else TRAIN
-
-
-def cache_dir() -> Path:
-    """Return `$SORAKIT_CACHE`, or `~/.cache/sorakit`."""
-    folder = os.environ.get("SORAKIT_CACHE")
-    return Path(folder) if folder else Path.home() / ".cache" / "sorakit"
 
 
 def load_corpus() -> Corpus:
@@ -242,16 +237,10 @@ def _fingerprint(paragraphs: pd.DataFrame) -> str:
 
 
 def _write_cache(path: Path, corpus: Corpus) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pandas(corpus.paragraphs, preserve_index=False)
     metadata = {**(table.schema.metadata or {}), _FINGERPRINT_KEY: corpus.fingerprint.encode()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    try:
+    with new_file(path) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _read_cache(path: Path, versions: dict[str, str]) -> Corpus | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from sorakit.metric_names import LABEL
-from sorakit.tasks.base import Task
+from sorakit.tasks.base import Task, column_array
 
 SAMPLE_SEED = 42
 
@@ -22,7 +22,7 @@ def with_train_examples(task: Task, count: int | None) -> Task:
     """
     if count is None or count >= len(task.train):
         return task
-    labels = np.asarray(task.train[LABEL])
+    labels = column_array(task.train, LABEL)
     if not task.label_names:  # numbers: one class as far as the draw goes
         labels = np.zeros(len(labels), dtype=np.int64)
     num_classes = len(np.unique(labels))

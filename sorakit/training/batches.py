@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+Lengths = Sequence[int] | np.ndarray
+
 _POOL_BATCHES = 16  # examples of this many batches are sorted by length together
 
 
@@ -13,7 +15,7 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 
 
 def length_grouped_batches(
-    lengths: Sequence[int], *, batch_size: int, seed: int, epoch: int
+    lengths: Lengths, *, batch_size: int, seed: int, epoch: int
 ) -> list[list[int]]:
     """Return the batches of one epoch: shuffled, and of similar length to save padding.
 
@@ -39,7 +41,7 @@ def length_grouped_batches(
 
 
 def batch_stream(
-    lengths: Sequence[int], *, batch_size: int, seed: int, start: int, count: int
+    lengths: Lengths, *, batch_size: int, seed: int, start: int, count: int
 ) -> Iterator[list[int]]:
     """Yield batches `start`, ..., `start + count - 1` of the endless sequence of epochs.
 
@@ -60,7 +62,7 @@ def batch_stream(
             position += 1
 
 
-def evaluation_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def evaluation_batches(lengths: Lengths, batch_size: int) -> list[list[int]]:
     """Return batches of all examples in order of length."""
     order = np.argsort(np.asarray(lengths), kind="stable")
     return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]

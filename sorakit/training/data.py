@@ -1,31 +1,25 @@
 """Tokenised splits and their loaders."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
-from sorakit.metric_names import (
-    GENERALIZATION_SPLIT,
-    INDEX,
-    MEMORIZATION_SPLIT,
-    TEST_SPLIT,
-    TEXT,
-    TEXT_PAIR,
-)
+from sorakit.metric_names import GENERALIZATION_SPLIT, INDEX, MEMORIZATION_SPLIT, TEST_SPLIT
 from sorakit.objectives import Objective, objective
 from sorakit.tasks.base import Task
 from sorakit.tasks.memorization import memorization_indices
 from sorakit.training.batches import batch_stream, evaluation_batches, steps_per_epoch
 from sorakit.training.devices import Share, training_share
+from sorakit.training.tokens import Tokens, tokenisation_progress, tokenise
 
 Batch = dict[str, Tensor]
+TRAIN = "train"
 WEIGHT = "share_weight"
 """In a batch of several processes: `Share.weight`."""
 
@@ -47,6 +41,10 @@ class AdaptationData(pl.LightningDataModule):
         seed: Seed of the batch order.
         rank: Which of the processes of a run this is.
         world_size: Processes that share the batches.
+        show_progress: Show a bar while many texts are tokenised.
+
+    Attributes:
+        num_cut: Split -> its texts that are longer than `max_length`, which cuts them.
 
     Raises:
         ValueError: If the backbone cannot take inputs of `max_length`.
@@ -64,6 +62,7 @@ class AdaptationData(pl.LightningDataModule):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        show_progress: bool = False,
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a split of few batches
@@ -73,23 +72,24 @@ class AdaptationData(pl.LightningDataModule):
                 "of the backbone, "
                 f"got {max_length}."
             )
-        train = _tokenise(task.train, tokenizer, max_length)
-        sample = memorization_indices(len(train), memorization_examples)
-        splits = {
-            MEMORIZATION_SPLIT: train.select(sample),
-            GENERALIZATION_SPLIT: _tokenise(task.validation, tokenizer, max_length),
-        }
+        sources = {TRAIN: task.train, GENERALIZATION_SPLIT: task.validation}
         if task.test is not None:
-            splits[TEST_SPLIT] = _tokenise(task.test, tokenizer, max_length)
-        self._train = _rows(train)
-        self._splits = {name: _rows(split) for name, split in splits.items()}
+            sources[TEST_SPLIT] = task.test
+        with tokenisation_progress(sum(map(len, sources.values())), show=show_progress) as told:
+            tokens = {
+                name: tokenise(split, tokenizer, max_length=max_length, progress=told)
+                for name, split in sources.items()
+            }
+        self.num_cut = {name: split.num_cut for name, split in tokens.items()}
+        self._train = tokens.pop(TRAIN)
+        sample = memorization_indices(len(self._train), memorization_examples)
+        self._splits = {MEMORIZATION_SPLIT: self._train.select(sample), **tokens}
         self._collate = _collator(objective(task.objective), tokenizer)
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
-        self._lengths = _lengths(self._train)
         self._segment = (0, self.steps_per_epoch)
 
     @property
@@ -110,7 +110,11 @@ class AdaptationData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         start, count = self._segment
         batches = batch_stream(
-            self._lengths, batch_size=self._batch_size, seed=self._seed, start=start, count=count
+            self._train.lengths,
+            batch_size=self._batch_size,
+            seed=self._seed,
+            start=start,
+            count=count,
         )
         shares = [
             training_share(batch, rank=self._rank, world_size=self._world_size) for batch in batches
@@ -121,20 +125,21 @@ class AdaptationData(pl.LightningDataModule):
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         loaders = []
         for rows in self._splits.values():
-            batches = evaluation_batches(_lengths(rows), self._eval_batch_size)
+            batches = evaluation_batches(rows.lengths, self._eval_batch_size)
             loaders.append(self._loader(rows, [Share(rows=batch) for batch in self._own(batches)]))
         return loaders
 
     def batches_of(self, split: str, *, max_examples: int, batch_size: int) -> list[Batch]:
         """Return this process's batches, by length, of a split's first `max_examples` examples."""
-        rows = self._splits[split][:max_examples]
-        batches = evaluation_batches(_lengths(rows), batch_size)
-        return [self._collate([rows[i] for i in batch]) for batch in self._own(batches)]
+        rows = self._splits[split]
+        rows = rows.select(range(min(max_examples, len(rows))))
+        batches = evaluation_batches(rows.lengths, batch_size)
+        return [self._collate(rows.rows(batch)) for batch in self._own(batches)]
 
     def _own(self, batches: list[list[int]]) -> list[list[int]]:
         return batches[self._rank :: self._world_size]
 
-    def _loader(self, rows: list[dict[str, Any]], shares: list[Share]) -> DataLoader[Batch]:
+    def _loader(self, rows: Tokens, shares: list[Share]) -> DataLoader[Batch]:
         batches = _Batches(rows, shares, self._collate, is_weighted=self._world_size > 1)
         # The generator keeps `iter()` from drawing on torch's global one.
         return DataLoader(batches, batch_size=None, generator=torch.Generator())
@@ -145,7 +150,7 @@ class _Batches(torch.utils.data.Dataset[Batch]):
 
     def __init__(
         self,
-        rows: list[dict[str, Any]],
+        rows: Tokens,
         shares: list[Share],
         collate: Callable[[list[dict[str, Any]]], Batch],
         *,
@@ -162,29 +167,10 @@ class _Batches(torch.utils.data.Dataset[Batch]):
     @override
     def __getitem__(self, index: int) -> Batch:
         share = self._shares[index]
-        batch = self._collate([self._rows[i] for i in share.rows])
+        batch = self._collate(self._rows.rows(share.rows))
         if self._is_weighted:
             batch[WEIGHT] = torch.tensor(share.weight)
         return batch
-
-
-def _tokenise(split: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    def encode(batch: Mapping[str, Any]) -> dict[str, Any]:
-        pairs = batch.get(TEXT_PAIR)
-        encoding = tokenizer(batch[TEXT], pairs, truncation=True, max_length=max_length)
-        return dict(encoding)
-
-    texts = [name for name in (TEXT, TEXT_PAIR) if name in split.column_names]
-    indexed = split.add_column(INDEX, list(range(len(split))))
-    return indexed.map(encode, batched=True, remove_columns=texts, keep_in_memory=True)
-
-
-def _rows(split: Dataset) -> list[dict[str, Any]]:
-    return cast(list[dict[str, Any]], list(split))
-
-
-def _lengths(rows: Sequence[dict[str, Any]]) -> list[int]:
-    return [len(row["input_ids"]) for row in rows]
 
 
 def _collator(

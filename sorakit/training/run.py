@@ -158,6 +158,7 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
         seed=config.seed,
         rank=rank,
         world_size=config.trainer.num_processes,
+        show_progress=show_progress,
     )
     module = AdaptationModule(
         model,
