@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from sorakit.quoting import quoted
 from sorakit.variants import ADAPTERS, GATES
 
 if TYPE_CHECKING:
@@ -50,11 +52,32 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 def _require(holds: bool, name: str, constraint: str, value: object, cure: str = "") -> None:
     if not holds:
         hint = f" {cure}" if cure else ""
-        raise ValueError(f"`{name}` must be {constraint}, got {value!r}.{hint}")
+        raise ValueError(f"`{name}` must be {constraint}, got {quoted(value)}.{hint}")
 
 
 def _is_positive(value: float) -> bool:
     return math.isfinite(value) and value > 0
+
+
+def _expand_home(config: object, *names: str) -> None:
+    """Write the home folder for ~ in path options, so that no reader of a configuration needs to.
+
+    A shell does so in `--out_dir ~/a`, but neither in `--out_dir=~/a` nor in a YAML file.
+
+    Raises:
+        ValueError: If it is the home of a user that there is not.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, str) and value.startswith("~"):
+            try:
+                expanded = str(Path(value).expanduser())
+            except RuntimeError as error:
+                raise ValueError(
+                    f"`{name}` must begin with the home folder of a user that exists, got "
+                    f"{quoted(value)}."
+                ) from error
+            object.__setattr__(config, name, expanded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +122,7 @@ class TaskConfig:
     regression."""
 
     def __post_init__(self) -> None:
+        _expand_home(self, "data_dir", "train_file", "validation_file")
         _require(self.max_length >= 8, "task.max_length", ">= 8", self.max_length)
         _require(
             self.label is None or bool(self.label.strip()),
@@ -134,6 +158,9 @@ class BackboneConfig:
     random_init: bool = False
     """Keep the architecture and draw the weights anew: the control that shows what pre-training
     gives."""
+
+    def __post_init__(self) -> None:
+        _expand_home(self, "name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -474,6 +501,7 @@ class RunConfig:
     above but `tracking`."""
 
     def __post_init__(self) -> None:
+        _expand_home(self, "out_dir")
         _require(0 <= self.seed < 2**31, "seed", "in [0, 2**31)", self.seed)
         self.method.adapter.check(self)
         if self.stage.until == "stationary" or self.xi.spacing == "target":

@@ -28,13 +28,19 @@ _PACKAGES = (
 
 
 def run_meta(
-    config: RunConfig, *, task: Task, backbone_fingerprint: str, model: dict[str, Any]
+    config: RunConfig,
+    *,
+    task: Task,
+    data: dict[str, Any],
+    backbone_fingerprint: str,
+    model: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the content of `meta.json` at the start of a run.
 
     Args:
         config: Resolved configuration.
         task: The data.
+        data: What is said of them (`DataReport.meta`).
         backbone_fingerprint: Hash of the base weights.
         model: Sizes of the model.
     """
@@ -44,12 +50,7 @@ def run_meta(
         "run_id": run_id(config),
         "git": _git_state(),
         "versions": {"python": platform.python_version(), **_versions()},
-        "data": {
-            "source": task.source,
-            "train": len(task.train),
-            "validation": len(task.validation),
-            "test": None if task.test is None else len(task.test),
-        },
+        "data": data,
         "data_fingerprint": data_fingerprint(task),
         "backbone_fingerprint": backbone_fingerprint,
         "inputs": input_stamps(config),

@@ -38,6 +38,7 @@ from sorakit.records import (
 from sorakit.tracking.live import live_tracker
 from sorakit.training.checkpoint import ResumePoint, checkpoints
 from sorakit.training.data import AdaptationData
+from sorakit.training.data_report import data_report
 from sorakit.training.dense import SharedDenseStage, dense_name
 from sorakit.training.devices import end_with_parent, global_rank, join, new_trainer
 from sorakit.training.inputs import load_data, require_same_inputs
@@ -160,6 +161,10 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
         world_size=config.trainer.num_processes,
         show_progress=show_progress,
     )
+    report = data_report(task, data.num_cut, max_length=config.task.max_length)
+    if rank == 0:
+        for sentence in report.warnings:
+            warnings.warn(sentence, stacklevel=2)
     module = AdaptationModule(
         model,
         split_names=data.split_names,
@@ -214,7 +219,13 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
         recorder=recorder,
         resume_point=resume_point,
         has_adapter=bool(matrices),
-        meta=run_meta(config, task=task, backbone_fingerprint=backbone.fingerprint, model=sizes),
+        meta=run_meta(
+            config,
+            task=task,
+            data=report.meta,
+            backbone_fingerprint=backbone.fingerprint,
+            model=sizes,
+        ),
     )
 
 
