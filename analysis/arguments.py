@@ -45,6 +45,10 @@ class Verb:
     add: Callable[[argparse.ArgumentParser], None]
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; the verb is in `verb`."""
     whole = argparse.ArgumentParser(
@@ -61,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "runs",
             nargs="+",
-            type=Path,
+            type=_path,
             metavar="RUNS",
             help="run folder, or a folder with run folders at any depth below it",
         )
@@ -80,7 +84,7 @@ def _add_tables(command: argparse.ArgumentParser) -> None:
     for name, what in (("csv", "a CSV file"), ("latex", "a LaTeX tabular")):
         command.add_argument(
             f"--{name}",
-            type=Path,
+            type=_path,
             metavar="FILE",
             help=f"write the table as {what} too; replaced if it exists",
         )
@@ -90,7 +94,7 @@ def _add_page(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out",
         required=True,
-        type=Path,
+        type=_path,
         metavar="FILE",
         help="the page, for example report.html; replaced if it exists",
     )
@@ -100,7 +104,7 @@ def _add_maps(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out",
         required=True,
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="folder for the files, made if needed; files of the same name are replaced",
     )

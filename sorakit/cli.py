@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 from typing_extensions import override
 
-from sorakit.config import RunConfig
+from sorakit.config import RunConfig, with_home
 from sorakit.options import describe_variants, one_line, run_config, with_nulls
 
 _FAILED = 1
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             after SIGTERM.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    words = sys.argv[1:] if argv is None else list(argv)
+    words = [_with_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     if words[:1] == ["run"]:
         words = with_nulls(words)
     options = _parser().parse_args(words)
@@ -118,6 +118,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.write(f"\n{how}. Rerun the same command to resume from the last checkpoint.\n")
         sys.exit(128 + signum)
     sys.exit(code)
+
+
+def _with_home(word: str) -> str:
+    """Return an argument, or the value of --name=VALUE, with the home folder for its ~."""
+    name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    is_path = value == "~" or value.startswith("~/")  # and no other word that begins with ~
+    return name + equals + (with_home(value) if is_path else value)
 
 
 def parse_run_config(argv: Sequence[str]) -> RunConfig:

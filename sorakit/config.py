@@ -70,14 +70,22 @@ def _expand_home(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if isinstance(value, str) and value.startswith("~"):
-            try:
-                expanded = str(Path(value).expanduser())
-            except RuntimeError as error:
-                raise ValueError(
-                    f"`{name}` must begin with the home folder of a user that exists, got "
-                    f"{quoted(value)}."
-                ) from error
-            object.__setattr__(config, name, expanded)
+            object.__setattr__(config, name, with_home(value))
+
+
+def with_home(path: str) -> str:
+    """Return a path with the home folder in the place of a ~ at its start.
+
+    Raises:
+        ValueError: If it is the home folder of a user that there is not.
+    """
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError as error:
+        raise ValueError(
+            f"A path with ~ must begin with the home folder of a user that exists, got "
+            f"{quoted(path)}."
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

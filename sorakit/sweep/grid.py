@@ -22,7 +22,7 @@ from typing import Any, cast, get_type_hints
 
 import yaml
 
-from sorakit.config import RunConfig
+from sorakit.config import RunConfig, with_home
 from sorakit.options import Choice, checked_values, flatten, one_line
 from sorakit.records import YAML_LOADER, run_id
 from sorakit.sweep.controls import ControlRule, control_rules, is_path
@@ -206,7 +206,7 @@ def _merge(spec: _Spec, file: Path) -> None:
         spec.points = _as_list(keywords[POINTS])  # an empty list takes those of a former file away
     if keywords[CONTROLS] is not None:
         spec.controls = control_rules(keywords[CONTROLS])
-    spec.records += [file.parent / str(name) for name in _as_list(keywords[RECORDS])]
+    spec.records += [file.parent / with_home(str(name)) for name in _as_list(keywords[RECORDS])]
 
 
 def _axes(spec: _Spec) -> list[list[Choice]]:

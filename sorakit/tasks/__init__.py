@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sorakit.config import TaskConfig
+from sorakit.quoting import quoted
 
 if TYPE_CHECKING:
     import sorakit.tasks.base
@@ -41,7 +42,7 @@ def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
     """
     if config.name not in TASK_NAMES:
         raise ValueError(
-            f"`task.name` must be one of {', '.join(TASK_NAMES)}, got {config.name!r}."
+            f"`task.name` must be one of {', '.join(TASK_NAMES)}, got {quoted(config.name)}."
         )
     _reject_unused_keys(config)
     from sorakit.tasks.label_noise import with_label_noise
@@ -69,12 +70,12 @@ def _reject_unused_keys(config: TaskConfig) -> None:
             value = getattr(config, key)
             if value is not None:
                 raise ValueError(
-                    f"`task.{key}` must be null unless `task.name` is files, got {value!r}."
+                    f"`task.{key}` must be null unless `task.name` is files, got {quoted(value)}."
                 )
     if config.name in PYDOC_NAMES and config.data_dir is not None:
         raise ValueError(
             f"`task.data_dir` must be null when `task.name` is {config.name}, "
-            f"got {config.data_dir!r}. The task is embedded."
+            f"got {quoted(config.data_dir)}. The task is embedded."
         )
     if config.name not in GLUE_NAMES and config.split_protocol != "official":
         raise ValueError(

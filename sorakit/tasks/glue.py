@@ -15,6 +15,7 @@ from datasets import Dataset, load_dataset
 
 from sorakit.config import TaskConfig, TaskMetric
 from sorakit.metric_names import LABEL, TEXT, TEXT_PAIR
+from sorakit.quoting import cut, listed, quoted
 from sorakit.tasks.base import Task
 
 logger = logging.getLogger(__name__)
@@ -230,7 +231,8 @@ def _read_hub(spec: GlueSpec, *, name: str) -> tuple[pa.Table, pa.Table]:
     except ConnectionError as error:
         raise ValueError(
             f"`task.data_dir` must name a local folder of {name} when the Hugging Face Hub cannot "
-            f"be reached, got null. Copy the GLUE files there, or check the connection ({error})."
+            "be reached, got null. Copy the GLUE files there, or check the connection "
+            f"({cut(str(error), 300)})."
         ) from error
     train, validation = (
         _check(
@@ -245,13 +247,16 @@ def _read_hub(spec: GlueSpec, *, name: str) -> tuple[pa.Table, pa.Table]:
     return train, validation
 
 
-def _read_parquet(file: Path) -> pa.Table:
+def _read_parquet(file: Path, columns: Sequence[str]) -> pa.Table:
     try:
-        return pq.ParquetFile(file).read()
+        with pq.ParquetFile(file) as content:
+            known = [name for name in columns if name in content.schema_arrow.names]
+            # where one is missing, the columns that are there are named
+            return content.read(columns=known if len(known) == len(columns) else None)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(
             f"`task.data_dir`: {file} must be a parquet file, got one that cannot be read "
-            f"({error})."
+            f"({cut(str(error), 300)})."
         ) from error
 
 
@@ -294,7 +299,13 @@ def _read_split(
     files = [parquet] if parquet.is_file() else _find_shards(folder, split)
     if files:
         tables = [
-            _check(_read_parquet(file), spec, texts=spec.hub_texts, label=LABEL, file=file.name)
+            _check(
+                _read_parquet(file, (*spec.hub_texts, LABEL)),
+                spec,
+                texts=spec.hub_texts,
+                label=LABEL,
+                file=file.name,
+            )
             for file in files
         ]
         return pa.concat_tables(tables).combine_chunks(), files
@@ -343,7 +354,7 @@ def _read_tsv(file: Path, spec: GlueSpec, *, header: Sequence[str] | None = None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             f"`task.data_dir`: {file} must be UTF-8 text with tabs, got a file that cannot be read "
-            f"({error})."
+            f"({cut(str(error), 300)})."
         ) from error
     if header is None:
         header, rows = (rows[0], rows[1:]) if rows else ((), [])
@@ -406,7 +417,7 @@ def _require_columns(table: pa.Table, columns: Sequence[str], *, file: str) -> N
     if not set(columns) <= set(table.column_names):
         raise ValueError(
             f"`task.data_dir`: {file} must have the columns {', '.join(columns)}, "
-            f"got {', '.join(table.column_names) or 'none'}."
+            f"got {listed(table.column_names)}."
         )
 
 
@@ -419,12 +430,15 @@ def _check(
         raise ValueError(f"`task.data_dir`: {file} must hold at least one example, got none.")
     columns = {}
     for output, column in zip((TEXT, TEXT_PAIR), texts, strict=False):
+        if table[column].type == pa.string() and table[column].null_count == 0:
+            columns[output] = table[column]
+            continue
         values = table[column].to_pylist()
         for row, value in enumerate(values):
             if not isinstance(value, str):
                 raise ValueError(  # noqa: TRY004 - what a user's file holds, not a wrong call
                     f"`task.data_dir`: '{column}' in row {row} of {file} must be a text, "
-                    f"got {value!r}."
+                    f"got {quoted(value)}."
                 )
         columns[output] = pa.array(values, pa.string())
     labels = table[label].to_pylist()
@@ -449,7 +463,7 @@ def _parse_class(value: object, label_names: tuple[str, ...], *, row: int, file:
         label = -1
     if not 0 <= label < len(label_names):
         raise ValueError(
-            f"`task.data_dir`: label {value!r} in row {row} of {file} must "
+            f"`task.data_dir`: label {quoted(value)} in row {row} of {file} must "
             f"be one of 0..{len(label_names) - 1} ({', '.join(label_names)})."
         )
     return label
@@ -463,7 +477,7 @@ def _parse_score(value: object, *, row: int, file: str) -> float:
     low, high = STSB_RANGE
     if not low <= score <= high:
         raise ValueError(
-            f"`task.data_dir`: score {value!r} in row {row} of {file} must be a number in "
+            f"`task.data_dir`: score {quoted(value)} in row {row} of {file} must be a number in "
             f"[{low:g}, {high:g}]."
         )
     return score

@@ -7,6 +7,7 @@ import pytest
 
 from sorakit.config import (
     MASK_CONTROLS,
+    BackboneConfig,
     DenseConfig,
     GatesConfig,
     MethodConfig,
@@ -17,6 +18,7 @@ from sorakit.config import (
     TrainerConfig,
     XiConfig,
 )
+from sorakit.tasks import load_task
 
 NAN = math.nan
 SECTIONS = {
@@ -241,3 +243,28 @@ def test_boundaries_are_allowed():
     OptimConfig(batch_size=1, weight_decay=0.0, warmup_epochs=0.0, max_grad_norm=0.0)
     StageConfig(kkt_examples=-1)
     DenseConfig(max_epochs=1, patience=1, min_improvement=0.0)
+
+
+@pytest.mark.parametrize(
+    ("section", "keys"),
+    [
+        (TaskConfig, ("data_dir", "train_file", "validation_file")),
+        (BackboneConfig, ("name",)),
+        (RunConfig, ("out_dir",)),
+    ],
+)
+def test_home_is_written_for_a_tilde_in_every_path(section, keys, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = section(**dict.fromkeys(keys, "~/a"))
+    assert {getattr(config, key) for key in keys} == {"/home/somebody/a"}
+
+
+def test_home_of_nobody_is_an_error():
+    with pytest.raises(ValueError, match=r"^A path with ~ must begin with the home folder of a "):
+        RunConfig(out_dir="~nobody-of-that-name/a")
+
+
+def test_quoted_value_is_bounded():
+    with pytest.raises(ValueError, match=r"^`task\.data_dir` must be null") as caught:
+        load_task(TaskConfig(data_dir="x" * 5000), seed=0)
+    assert len(str(caught.value)) < 300

@@ -458,16 +458,18 @@ def test_unknown_label_text_is_quoted(tmp_path):
 def test_missing_label_is_an_error(tmp_path):
     write_parquet(tmp_path / "train.parquet", "rte", label=None)
     assert error_of("rte", tmp_path) == (
-        "`task.data_dir`: label None in row 0 of train.parquet must be one of 0..1 "
+        "`task.data_dir`: label null in row 0 of train.parquet must be one of 0..1 "
         "(entailment, not_entailment)."
     )
 
 
-@pytest.mark.parametrize("label", [-1.0, 5.1, float("nan"), None])
-def test_score_outside_the_range_is_an_error(label, tmp_path):
+@pytest.mark.parametrize(
+    ("label", "shown"), [(-1.0, "-1.0"), (5.1, "5.1"), (float("nan"), "nan"), (None, "null")]
+)
+def test_score_outside_the_range_is_an_error(label, shown, tmp_path):
     write_parquet(tmp_path / "train.parquet", "stsb", label=label)
     assert error_of("stsb", tmp_path) == (
-        f"`task.data_dir`: score {label!r} in row 0 of train.parquet must be a number in [0, 5]."
+        f"`task.data_dir`: score {shown} in row 0 of train.parquet must be a number in [0, 5]."
     )
 
 
@@ -475,7 +477,7 @@ def test_null_text_is_an_error(tmp_path):
     table = pa.table({"sentence": ["a", None], "label": [1, 1]})
     pq.write_table(table, tmp_path / "train.parquet")
     assert error_of("cola", tmp_path) == (
-        "`task.data_dir`: 'sentence' in row 1 of train.parquet must be a text, got None."
+        "`task.data_dir`: 'sentence' in row 1 of train.parquet must be a text, got null."
     )
 
 
