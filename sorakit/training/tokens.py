@@ -1,6 +1,7 @@
 """Token ids of a split in Arrow: made once, kept in a file if there are many, read as needed."""
 
 import hashlib
+import importlib.metadata
 import json
 import logging
 import sys
@@ -12,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import tokenizers
-import transformers
 from datasets import Dataset
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sorakit.metric_names import INDEX, LABEL, TEXT, TEXT_PAIR
 from sorakit.tasks.base import arrow_tables, column_array
@@ -217,10 +216,9 @@ def _views(batch: pa.RecordBatch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def _cache_path(texts: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Path | None:
     """Return the file for these tokens; None for a tokenizer that has no text that tells it."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if not isinstance(backend, tokenizers.Tokenizer):
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return None
-    rules = json.loads(backend.to_str())
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
     for state in ("truncation", "padding"):  # whatever it did last
         rules.pop(state, None)
     digest = hashlib.sha256()
@@ -230,8 +228,8 @@ def _cache_path(texts: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: 
         type(tokenizer).__name__,
         tokenizer.truncation_side,
         tokenizer.model_input_names,
-        tokenizers.__version__,
-        transformers.__version__,
+        importlib.metadata.version("tokenizers"),
+        importlib.metadata.version("transformers"),
         rules,
     )
     digest.update(json.dumps(known, sort_keys=True).encode())
