@@ -18,6 +18,7 @@ role:
   floor       method.name=head_only: what the task head reaches without an adapter
   a control   named by stage.control: hold_dense (as much training as the path, nothing pruned),
               random_mask (as many ranks as the path, drawn at random), and others
+  a rival     named by its method, as lora: another adapter on the same data, for the frontier
 A floor and a control belong to the paths of the same task, backbone, setting, seed and
 configuration; only what a control is made to change may differ. Paths of one dataset with different
 options are compared and drawn apart, never averaged; --only gates.gate_lr=1 leaves the others out.
@@ -27,6 +28,7 @@ _EPILOG = """\
 examples:
   python -m analysis summary  runs
   python -m analysis compare  runs --csv compare.csv --latex compare.tex
+  python -m analysis frontier runs --csv frontier.csv
   python -m analysis report   runs --out report.html
   python -m analysis figures  runs/pydoc_topic runs/mrpc --out figures --at lambda=0.02
   python -m analysis freeze   runs --out paper_figs/data && python -m paper_figs"""
@@ -152,6 +154,11 @@ VERBS = {
     "compare": Verb(
         text="compare datasets: how few parameters keep how much, where curves drop, what goes "
         "first, which dataset needs fewer",
+        add=_add_tables,
+    ),
+    "frontier": Verb(
+        text="tell which adapter of N parameters is best, and by how much: SoRA, random and "
+        "strongest ranks, plain LoRA",
         add=_add_tables,
     ),
     "summary": Verb(

@@ -15,7 +15,9 @@ from analysis.compare import compare
 from analysis.compare_text import comparison_table, csv_text, print_comparison
 from analysis.controls import configuration_notes, missing_controls
 from analysis.figures import curve_figure, rank_map_figure
-from analysis.frozen import FIXED_XI_FILE, frozen_tables
+from analysis.frontier import frontier
+from analysis.frontier_text import frontier_latex, print_frontier
+from analysis.frozen import FIXED_XI_FILE, frozen_tables, table_csv
 from analysis.inflection_table import inflections_by_dataset, inflections_by_seed
 from analysis.latex import shares_table
 from analysis.load import (
@@ -49,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.verb == "compare":
             _compare(console, args)
+            return 0
+        if args.verb == "frontier":
+            _frontier(console, args)
             return 0
         if args.verb == "report":
             _report(console, args)
@@ -114,6 +119,20 @@ def _compare(console: Console, args: argparse.Namespace) -> None:
     _print_used(console, used, comparison.excluded, comparison.notes)
     print_comparison(console, comparison)
     texts = {args.csv: csv_text(comparison), args.latex: shares_table(comparison_table(comparison))}
+    for file, text in texts.items():
+        if file is not None:
+            file.write_text(text, "utf-8")
+            console.print(f"wrote {file}")
+
+
+def _frontier(console: Console, args: argparse.Namespace) -> None:
+    for option in ("csv", "latex"):
+        _check_file(option, getattr(args, option))
+    runs = _load(args, with_ranks=False)
+    table = frontier(runs.stages)
+    _print_runs(console, runs)
+    print_frontier(console, table)
+    texts = {args.csv: table_csv(table), args.latex: frontier_latex(table)}
     for file, text in texts.items():
         if file is not None:
             file.write_text(text, "utf-8")

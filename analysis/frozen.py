@@ -8,6 +8,7 @@ import pandas as pd
 from analysis.compare import compare
 from analysis.compare_text import csv_text
 from analysis.curves import with_gain_retained
+from analysis.frontier import frontier
 from analysis.load import FROM_SCRATCH, PATH, RunSet, with_curves
 from analysis.ranks import Criterion, maps_at, without_map
 
@@ -15,6 +16,7 @@ CURVES_FILE = "curves.csv"
 COMPARE_FILE = "compare.csv"
 FIRST_FILE = "first.csv"
 RANKING_FILE = "ranking.csv"
+FRONTIER_FILE = "frontier.csv"
 RANK_MAPS_FILE = "rank_maps.csv"
 FIXED_XI_FILE = "fixed_xi_maps.csv"
 SOURCES_FILE = "sources.json"
@@ -43,8 +45,9 @@ def frozen_tables(
     `curves.csv`: every stage of every used run (paths, floors and controls); cells that are lists
     or dictionaries are JSON. `compare.csv`: what `analysis compare --csv` writes, with the
     inflections. `first.csv`: what goes first. `ranking.csv`: which of two datasets needs fewer
-    parameters. `rank_maps.csv`: the ranks of the chosen stages.
-    `fixed_xi_maps.csv`, if asked for: those of `from_scratch` runs at one lambda.
+    parameters. `frontier.csv`: which adapter of N parameters is best. `rank_maps.csv`: the ranks of
+    the chosen stages. `fixed_xi_maps.csv`, if asked for: those of `from_scratch` runs at one
+    lambda.
 
     Args:
         runs: What was loaded.
@@ -65,13 +68,14 @@ def frozen_tables(
         for file, (which, whose) in kinds.items()
     }
     texts = {
-        CURVES_FILE: _csv(with_gain_retained(runs.stages)),
+        CURVES_FILE: table_csv(with_gain_retained(runs.stages)),
         COMPARE_FILE: csv_text(comparison),
-        FIRST_FILE: _csv(comparison.first),
-        RANKING_FILE: _csv(comparison.ranking),
+        FIRST_FILE: table_csv(comparison.first),
+        RANKING_FILE: table_csv(comparison.ranking),
+        FRONTIER_FILE: table_csv(frontier(runs.stages)),
         # Matrices stay in the order in which they were recorded.
         **{
-            file: _csv(table.sort_values(["run_id", "stage"], kind="stable"))
+            file: table_csv(table.sort_values(["run_id", "stage"], kind="stable"))
             for file, table in maps.items()
         },
     }
@@ -92,7 +96,8 @@ def frozen_tables(
     return {**texts, SOURCES_FILE: json.dumps(sources, indent=2) + "\n"}
 
 
-def _csv(table: pd.DataFrame) -> str:
+def table_csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV; cells that are lists or dictionaries are JSON."""
     return table.map(_flat).to_csv(index=False, lineterminator="\n")
 
 

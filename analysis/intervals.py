@@ -62,6 +62,30 @@ def student_t_interval(values: Sequence[float], *, extra_variance: float = 0.0) 
     return Interval(mean=mean, low=mean - half, high=mean + half, count=len(known))
 
 
+def welch_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Return the difference of two means with Welch's 95 % interval; its count is the smaller one.
+
+    For groups that are no pairs and whose variances differ. Without ends below two values a side.
+
+    Args:
+        first: Values, NaNs are left out.
+        second: What is taken off.
+    """
+    a, b = (np.array([v for v in values if np.isfinite(v)]) for values in (first, second))
+    count = min(len(a), len(b))
+    if not count:
+        return Interval(mean=float("nan"), low=float("nan"), high=float("nan"), count=0)
+    mean = float(a.mean() - b.mean())
+    if count < 2:
+        return Interval(mean=mean, low=float("nan"), high=float("nan"), count=count)
+    shares = [float(v.var(ddof=1)) / len(v) for v in (a, b)]
+    total = sum(shares)
+    spread = sum(share**2 / (len(v) - 1) for share, v in zip(shares, (a, b), strict=True))
+    freedom = total**2 / spread if spread > 0 else float("inf")
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * total**0.5
+    return Interval(mean=mean, low=mean - half, high=mean + half, count=count)
+
+
 def welch_p_value(first: Sequence[float], second: Sequence[float]) -> float:
     """Return the two-sided p value of Welch's test of equal means; NaN below two values a side.
 

@@ -40,7 +40,7 @@ def shares_table(table: pd.DataFrame) -> str:
         lines += [r"\midrule", rf"\multicolumn{{{len(_COLUMNS)}}}{{l}}{{{name}}} \\[2pt]"]
         for row in rows:
             lines += _two_lines(_share_cells(row))
-    return _tabular("ll" + "r" * (len(_COLUMNS) - 2), _COLUMNS, lines)
+    return tabular("ll" + "r" * (len(_COLUMNS) - 2), _COLUMNS, lines)
 
 
 def first_table(first: pd.DataFrame) -> str:
@@ -59,7 +59,7 @@ def first_table(first: pd.DataFrame) -> str:
         dataset, by, goes = (escape_latex(cell) for cell in (block_name(row), measure, verdict))
         size = "--" if (text := first_text(row)) == "-" else text.replace("-", "$-$")
         lines.append(" & ".join([dataset, by, size, goes]) + r" \\")
-    return _tabular(r"lllp{0.4\linewidth}", columns, lines)
+    return tabular(r"lllp{0.4\linewidth}", columns, lines)
 
 
 def _share_cells(row: Row) -> list[str]:
@@ -95,7 +95,8 @@ def _cell(text: str) -> str:
     return "--" if text == "-" else escape_latex(text).replace("<=", r"$\leq$")
 
 
-def _tabular(columns: str, heads: Sequence[str], lines: Sequence[str]) -> str:
+def tabular(columns: str, heads: Sequence[str], lines: Sequence[str]) -> str:
+    """Return a LaTeX tabular with booktabs rules around the rows `lines`."""
     return "\n".join(
         [
             rf"\begin{{tabular}}{{{columns}}}",

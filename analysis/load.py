@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
 from analysis.configurations import agrees, control_ids, differences, options
-from sorakit.config import BackboneConfig, StageControl, TaskConfig
+from sorakit.config import BackboneConfig, TaskConfig
 from sorakit.records import (
     FLOOR,
     PATH,
@@ -24,6 +24,8 @@ from sorakit.records import (
     role_of,
 )
 
+SORA = "sora"
+"""The method of paths and their controls; runs of another method are its rivals, or the floor."""
 HOLD_DENSE = "hold_dense"
 FROM_SCRATCH = "from_scratch"
 
@@ -186,7 +188,8 @@ def controls_of(table: pd.DataFrame, paths: pd.DataFrame) -> "pd.Series[bool]":
         paths: Rows of path runs.
     """
     is_floor = (table["role"] == FLOOR) & table["floor_id"].isin(paths["floor_id"])
-    is_control = ~table["role"].isin([FLOOR, PATH]) & table["dense_id"].isin(paths["dense_id"])
+    is_of_path = (table["role"] != PATH) & (table["method"] == SORA)
+    is_control = is_of_path & table["dense_id"].isin(paths["dense_id"])
     return is_floor | is_control
 
 
@@ -304,10 +307,9 @@ def _identity(run: Run) -> dict[str, Any]:
 
 
 def _role(method: str, control: str) -> str:
-    role = role_of(method, control)
-    if role != FLOOR and control not in get_args(StageControl):
+    if method != SORA and control != "none":
         raise ValueError(f"method {method!r} with control {control!r} has no place in these tables")
-    return role
+    return role_of(method, control)
 
 
 def _setting(config: dict[str, Any]) -> str:
