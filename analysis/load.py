@@ -12,6 +12,7 @@ import yaml
 from analysis.configurations import agrees, control_ids, differences, options
 from sorakit.config import BackboneConfig, TaskConfig
 from sorakit.records import (
+    DENSE_STAGES_DIR,
     FLOOR,
     PATH,
     STAGES_FILE,
@@ -77,7 +78,7 @@ def load_runs(paths: Sequence[Path], *, with_ranks: bool = True) -> RunSet:
     with one run id, the one with most stages counts.
 
     Args:
-        paths: Run folders, or folders that hold run folders at any depth.
+        paths: Run folders, packs, or folders that hold some at any depth.
         with_ranks: Read the rank tables too, the largest part of most records.
 
     Raises:
@@ -250,7 +251,10 @@ def comparability_notes(runs: pd.DataFrame) -> list[str]:
 
 
 def _candidates(paths: Sequence[Path]) -> list[Path]:
-    """Return each run folder once, with folders that look like a run but lack its meta data."""
+    """Return each run once, with folders that look like a run but lack its meta data.
+
+    The dense stages that a sweep shares look so too, and are none.
+    """
     found: dict[Path, Path] = {}
     for root in paths:
         folders = find_runs(root)
@@ -258,7 +262,7 @@ def _candidates(paths: Sequence[Path]) -> list[Path]:
             file.parent
             for name in (STATUS_FILE, STAGES_FILE)
             for file in root.rglob(name)
-            if not is_run_folder(file.parent)
+            if not is_run_folder(file.parent) and DENSE_STAGES_DIR not in file.parts
         ]
         for folder in folders:
             found.setdefault(folder.resolve(), folder)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sorakit.config import RunConfig
 from sorakit.records import (
+    DENSE_STAGES_DIR,
     check_run_content,
     dense_key,
     is_complete,
@@ -21,8 +22,6 @@ from sorakit.records import (
 from sorakit.sweep.controls import ControlRule, control_of, is_path, with_steps_of
 from sorakit.sweep.grid import Point, Sweep, load_sweep
 from sorakit.training.inputs import require_same_inputs
-
-DENSE_STAGES_DIR = "dense_stages"
 
 State = Literal["waiting", "running", "completed", "failed", "blocked"]
 

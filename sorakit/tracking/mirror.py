@@ -17,7 +17,16 @@ from sorakit.metric_names import (
     STAGE_KEYS,
     STRENGTHS,
 )
-from sorakit.records import ADAPTERS_DIR, STAGES_FILE, STEPS_FILE, Run, load_run, stage_name
+from sorakit.records import (
+    ADAPTERS_DIR,
+    STAGES_FILE,
+    STEPS_FILE,
+    Run,
+    is_packed,
+    load_run,
+    read_steps,
+    stage_name,
+)
 from sorakit.tracking.client import path_without_home, staging_in
 from sorakit.tracking.rows import (
     GAINS,
@@ -100,6 +109,11 @@ class Mirror:
 
     def _read_steps(self) -> None:
         """Read the lines that are new: all of them, twice a second, would cost a long run dear."""
+        if is_packed(self._path):
+            rows = read_steps(self._path)
+            self._steps.extend(rows[self._steps_size :])
+            self._steps_size = len(rows)
+            return
         file = self._path / STEPS_FILE
         if not file.exists():
             return

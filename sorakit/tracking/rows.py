@@ -33,7 +33,15 @@ from sorakit.metric_names import (
     fewest_params,
     floor_score,
 )
-from sorakit.records import FLOOR, Run, dataset_label, is_run_folder, load_run, role_of
+from sorakit.records import (
+    FLOOR,
+    Run,
+    dataset_label,
+    is_packed,
+    is_run_folder,
+    load_run,
+    role_of,
+)
 from sorakit.retention import sparsest_keeping
 
 GAINS = {MEMORIZATION_SPLIT: MEMORIZATION_GAIN, GENERALIZATION_SPLIT: GENERALIZATION_GAIN}
@@ -186,7 +194,8 @@ def load_floors(candidates: Iterable[Path]) -> list[Run]:
     Args:
         candidates: Folders that may hold floors.
     """
-    runs = (load_run(path, with_ranks=False) for path in candidates if is_run_folder(path))
+    is_run = (path for path in candidates if is_run_folder(path) or is_packed(path))
+    runs = (load_run(path, with_ranks=False) for path in is_run)
     return [run for run in runs if labels(run.config).job_type == FLOOR and not run.stages.empty]
 
 

@@ -10,7 +10,7 @@ import wandb
 from wandb.errors import CommError
 
 from sorakit.metric_names import RECORDS_DIGEST
-from sorakit.records import Run, find_runs, is_alive, load_run
+from sorakit.records import Run, find_packed_runs, find_runs, is_alive, is_packed, load_run
 from sorakit.tracking.client import (
     FAILURES,
     Target,
@@ -77,7 +77,7 @@ def sync(
         say(f"The server does not answer: {reason}")
         report.failed.extend((path, reason) for path in paths)
         return report
-    siblings = (sibling for path in paths for sibling in sorted(path.absolute().parent.iterdir()))
+    siblings = (sibling for path in paths for sibling in _siblings(path.absolute()))
     floors = load_floors(dict.fromkeys([*(path.absolute() for path in paths), *siblings]))
     for path in paths:
         run = load_run(path)
@@ -102,6 +102,11 @@ def sync(
             report.sent.append(path)
             say(f"{path} sent.")
     return report
+
+
+def _siblings(path: Path) -> list[Path]:
+    """Return what lies beside a run: the runs of its pack, or the folders beside its own."""
+    return find_packed_runs(path.parent) if is_packed(path) else sorted(path.parent.iterdir())
 
 
 def _remote(api: wandb.Api, target: Target) -> Any:
