@@ -12,8 +12,8 @@ from analysis.load import PATH
 _DESCRIPTION = """\
 Read the records of sorakit runs and compare them.
 
-RUNS are run folders, or folders with run folders at any depth below them. A run plays one part, its
-role:
+RUNS are run folders, packs of finished runs (see `pack`), or folders with some of either at any
+depth below them. A run plays one part, its role:
   path        Algorithm 1 with a rising threshold: the curve
   floor       method.name=head_only: what the task head reaches without an adapter
   a control   named by stage.control: hold_dense (as much training as the path, nothing pruned),
@@ -31,7 +31,8 @@ examples:
   python -m analysis frontier runs --csv frontier.csv
   python -m analysis report   runs --out report.html
   python -m analysis figures  runs/pydoc_topic runs/mrpc --out figures --at lambda=0.02
-  python -m analysis freeze   runs --out paper_figs/data && python -m paper_figs"""
+  python -m analysis freeze   runs --out paper_figs/data && python -m paper_figs
+  python -m analysis pack     runs --out experiments/results/mine"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Verb:
 
     Attributes:
         text: What it does, without a capital and a full stop.
-        add: Adds its arguments, beside RUNS and --only.
+        add: Adds its arguments, beside RUNS.
     """
 
     text: str
@@ -69,20 +70,24 @@ def parser() -> argparse.ArgumentParser:
             nargs="+",
             type=_path,
             metavar="RUNS",
-            help="run folder, or a folder with run folders at any depth below it",
-        )
-        command.add_argument(
-            "--only",
-            action="append",
-            type=_option,
-            metavar="OPTION=VALUE",
-            help="paths with this option only, for example gates.gate_lr=1; may be repeated",
+            help="run folder, pack, or a folder with some of either at any depth below it",
         )
         verb.add(command)
     return whole
 
 
+def _add_only(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--only",
+        action="append",
+        type=_option,
+        metavar="OPTION=VALUE",
+        help="paths with this option only, for example gates.gate_lr=1; may be repeated",
+    )
+
+
 def _add_tables(command: argparse.ArgumentParser) -> None:
+    _add_only(command)
     for name, what in (("csv", "a CSV file"), ("latex", "a LaTeX tabular")):
         command.add_argument(
             f"--{name}",
@@ -93,6 +98,7 @@ def _add_tables(command: argparse.ArgumentParser) -> None:
 
 
 def _add_page(command: argparse.ArgumentParser) -> None:
+    _add_only(command)
     command.add_argument(
         "--out",
         required=True,
@@ -103,6 +109,7 @@ def _add_page(command: argparse.ArgumentParser) -> None:
 
 
 def _add_maps(command: argparse.ArgumentParser) -> None:
+    _add_only(command)
     command.add_argument(
         "--out",
         required=True,
@@ -146,8 +153,14 @@ def _add_freeze(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_nothing(_: argparse.ArgumentParser) -> None:
-    pass
+def _add_pack(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="PACK",
+        help="folder of the pack; of one that is there, the runs are added to what it holds",
+    )
 
 
 VERBS = {
@@ -164,7 +177,7 @@ VERBS = {
     "summary": Verb(
         text="print dense score, floor and how few parameters keep 99 to 50 % of dense, a row a "
         "path",
-        add=_add_nothing,
+        add=_add_only,
     ),
     "report": Verb(
         text="write one self-contained HTML page: curves, comparison, rank maps, runs",
@@ -177,6 +190,11 @@ VERBS = {
     "freeze": Verb(
         text="write the tables behind the figures as CSV, with their sources (sources.json)",
         add=_add_freeze,
+    ),
+    "pack": Verb(
+        text="pack the records of finished runs, without weights, as one parquet file a table; "
+        "nothing of a record is lost, and run folders stay",
+        add=_add_pack,
     ),
 }
 """In the order of `--help`."""

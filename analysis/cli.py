@@ -34,6 +34,8 @@ from analysis.load import (
 from analysis.ranks import maps_at, parse_criterion, without_map
 from analysis.report.page import report
 from analysis.summary_text import print_summary
+from sorakit.records import find_runs
+from sorakit.records.packing import pack_runs
 
 _PLAIN_WIDTH = 120  # columns when the output is a file or a pipe
 
@@ -54,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if args.verb == "frontier":
             _frontier(console, args)
+            return 0
+        if args.verb == "pack":
+            _pack(console, args)
             return 0
         if args.verb == "report":
             _report(console, args)
@@ -137,6 +142,19 @@ def _frontier(console: Console, args: argparse.Namespace) -> None:
         if file is not None:
             file.write_text(text, "utf-8")
             console.print(f"wrote {file}")
+
+
+def _pack(console: Console, args: argparse.Namespace) -> None:
+    out = _checked_out(args.out)
+    folders = dict.fromkeys(folder for root in args.runs for folder in find_runs(root))
+    packed = pack_runs(folders, out)
+    there = f", {len(packed.there)} were there" if packed.there else ""
+    console.print(f"{len(packed.added)} runs packed{there}, {len(packed.left_out)} left out")
+    for path, reason in packed.left_out:
+        console.print(f"  left out {path}: {reason}")
+    if packed.added:
+        size = sum(file.stat().st_size for file in out.glob("*.parquet"))
+        console.print(f"wrote {out} ({size / 1e6:.2f} MB)")
 
 
 def _report(console: Console, args: argparse.Namespace) -> None:

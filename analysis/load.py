@@ -19,6 +19,7 @@ from sorakit.records import (
     STATUS_FILE,
     Run,
     StageRecord,
+    dataset_label,
     find_runs,
     is_run_folder,
     load_run,
@@ -294,7 +295,7 @@ def _identity(run: Run) -> dict[str, Any]:
     method = config["method"]["name"]
     control = config["stage"]["control"]
     who = {
-        "task": config["task"]["name"],
+        "task": dataset_label(config["task"]),
         "backbone": config["backbone"]["name"],
         "setting": _setting(config),
         "seed": int(config["seed"]),
@@ -320,7 +321,8 @@ def _setting(config: dict[str, Any]) -> str:
     """Name what sets the data and the backbone apart from their defaults, beside their names."""
     different: list[str] = []
     for key, default in (("task", _TASK), ("backbone", _BACKBONE)):
-        ignored = {"name"} if config["task"]["name"] == "files" else {"name", "data_dir"}
+        named = {"name", "label"}
+        ignored = named if config["task"]["name"] == "files" else {*named, "data_dir"}
         different += [
             f"{name}={value}"
             for name, value in config[key].items()

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sorakit.records.identity import role_of
+from sorakit.records.identity import dataset_label, role_of
 from sorakit.records.packed import (
     ABSENT,
     EXAMPLES_COLUMNS,
@@ -79,7 +79,7 @@ def pack_runs(folders: Iterable[Path], pack: Path) -> Packed:
     place of what was there. The run folders stay as they are.
 
     Args:
-        folders: Run folders.
+        folders: Run folders, or PACK/RUN_ID of packed runs.
         pack: Folder of the pack. Other files in it stay.
 
     Raises:
@@ -132,6 +132,8 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _check_files(folder: Path) -> None:
+    if is_packed(folder):
+        return
     known = {*TEXTS, *TABLES, *NO_RECORDS}
     unknown = sorted(file.name for file in folder.iterdir() if file.name not in known)
     if unknown:
@@ -286,7 +288,7 @@ def _describe(record: _Record) -> dict[str, Any]:
     config = parse_config(record.texts[CONFIG_FILE])
     meta = json.loads(record.texts[META_FILE])
     role = role_of(config["method"]["name"], config["stage"]["control"])
-    task = str(config["task"]["name"])
+    task = dataset_label(config["task"])
     return {
         "run_id": record.run_id,
         "run": f"{task}-{role}-seed{config['seed']}",
