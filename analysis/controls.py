@@ -7,7 +7,6 @@ import pandas as pd
 
 from analysis.load import (
     DATASET_KEYS,
-    DEFAULT_SETTING,
     FLOOR,
     HOLD_DENSE,
     KEYS,
@@ -15,6 +14,7 @@ from analysis.load import (
     controls_of,
 )
 from sorakit.config import StageControl
+from sorakit.records.matching import DEFAULT_SETTING
 
 RANDOM_MASK = "random_mask"
 REQUIRED_CONTROLS = {

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.configurations import id_column
 from analysis.intervals import student_t_interval
 from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH, SEED_KEYS
 from sorakit import metric_names
-from sorakit.retention import sparsest_keeping
+from sorakit.records.matching import id_column
+from sorakit.retention import gain_retained, sparsest_keeping
 
 SCORES = [*metric_names.SCORES]  # a list, to select columns with
 SHARES = {**metric_names.SHARES, "d50": 0.50}
@@ -69,10 +69,10 @@ def with_gain_retained(stages: pd.DataFrame) -> pd.DataFrame:
     dense = stages[stages["stage"] == 0].set_index("run_id")
     for score in SCORES:
         table[f"{score}_dense"] = table["run_id"].map(dense[score])
-        gain = table[f"{score}_dense"] - table[f"{score}_floor"]
-        defined = (gain > 0) & (table["role"] != FLOOR)
-        retained = (table[score] - table[f"{score}_floor"]) / gain.where(defined)
-        table[f"{score}_gain_retained"] = retained
+        columns = (score, f"{score}_dense", f"{score}_floor")
+        own, of_dense, of_floor = (table[name].to_numpy(dtype=float) for name in columns)
+        retained = gain_retained(own, dense=of_dense, floor=of_floor)
+        table[f"{score}_gain_retained"] = np.where(table["role"] == FLOOR, np.nan, retained)
     order = [*SEED_KEYS, "role", "run_id", "num_nonzero_params"]
     return table.sort_values([*order, "stage"], ignore_index=True)
 

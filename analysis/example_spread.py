@@ -11,6 +11,7 @@ from analysis.curves import SCORES, SHARES
 from analysis.load import FLOOR, KEYS, PATH, controls_of
 from analysis.resampling import Correct, read_correct, resampled_scores
 from analysis.slope_changepoint import FloatArray
+from sorakit.retention import gain_retained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +93,8 @@ def _spread(
         floor = floors.get(int(run["seed"].iloc[0]))
         kept = {"dense": drawn / np.where(dense > 0, dense, np.nan)}
         if floor is not None:
-            gain = dense - floor
-            gains.append(gain[:, 0])
-            kept["gain"] = (drawn - floor) / np.where(gain > 0, gain, np.nan)
+            gains.append((dense - floor)[:, 0])
+            kept["gain"] = gain_retained(drawn, dense=dense, floor=floor)
         for reference, values in kept.items():
             fewest = np.array([fewest_params(points, row, shares) for row in values])
             counts[reference].append(np.log10(np.where(fewest > 0, fewest, np.nan)))

@@ -31,11 +31,12 @@ from analysis.curves import (
     mean_curve,
 )
 from analysis.intervals import student_t_interval
-from analysis.load import DEFAULT_SETTING, FLOOR, HOLD_DENSE, KEYS, PATH, require_path_run
+from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH, require_path_run
 from analysis.number_text import compact, percent
 from analysis.ranks import map_of
 from analysis.slope_changepoint import ALPHA
 from analysis.value_axis import value_limits
+from sorakit.records.matching import DEFAULT_SETTING
 
 MAX_COLUMNS = 3
 _LINE = 0.17  # inches of a line of a title

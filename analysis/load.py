@@ -1,7 +1,7 @@
 """Run folders -> tidy tables, with every run that is left out listed beside its reason."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from analysis.configurations import agrees, control_ids, differences, options
-from sorakit.config import BackboneConfig, TaskConfig
+from analysis.configurations import agrees, differences
 from sorakit.records import (
     DENSE_STAGES_DIR,
     FLOOR,
@@ -19,12 +18,12 @@ from sorakit.records import (
     STATUS_FILE,
     Run,
     StageRecord,
-    dataset_label,
     find_runs,
     is_run_folder,
     load_run,
     role_of,
 )
+from sorakit.records.matching import data_of, experiment_options, matching_ids
 
 SORA = "sora"
 """The method of paths and their controls; runs of another method are its rivals, or the floor."""
@@ -38,9 +37,6 @@ KEYS = [*DATASET_KEYS, "variant"]
 SEED_KEYS = [*DATASET_KEYS, "seed"]
 """What a path, its floor and its controls have in common; `floor_id` and `dense_id` hold it."""
 
-DEFAULT_SETTING = "default"
-
-_TASK, _BACKBONE = asdict(TaskConfig()), asdict(BackboneConfig())
 _FLOAT_COLUMNS = [field.name for field in fields(StageRecord) if "None" in str(field.type)]
 _REQUIRED_COLUMNS = [
     "num_nonzero_params",
@@ -132,7 +128,10 @@ def select_paths(runs: RunSet, wanted: Mapping[str, str]) -> RunSet:
     Raises:
         ValueError: If no run has such an option.
     """
-    found = {run_id: options(config, with_data=True) for run_id, config in runs.configs.items()}
+    found = {
+        run_id: experiment_options(config, with_data=True)
+        for run_id, config in runs.configs.items()
+    }
     for key in wanted:
         if not any(key in option for option in found.values()):
             raise ValueError(f"`--only` must name an option of a run, got {key!r}.")
@@ -207,7 +206,7 @@ def _variants(runs: pd.DataFrame, configs: Mapping[str, Mapping[str, Any]]) -> d
         named |= differences(
             {
                 str(row["run_id"]): {
-                    **options(configs[str(row["run_id"])]),
+                    **experiment_options(configs[str(row["run_id"])]),
                     "method_version": row["method_version"],
                 }
                 for row in group.to_dict("records")
@@ -294,20 +293,14 @@ def _identity(run: Run) -> dict[str, Any]:
     config = run.config
     method = config["method"]["name"]
     control = config["stage"]["control"]
-    who = {
-        "task": dataset_label(config["task"]),
-        "backbone": config["backbone"]["name"],
-        "setting": _setting(config),
-        "seed": int(config["seed"]),
-    }
     return {
         "run_id": run.run_id,
-        **who,
+        **data_of(config),
         "method": method,
         "control": control,
         "role": _role(method, control),
         "state": run.state,
-        **control_ids(config, {**who, "method_version": run.meta.get("method_version")}),
+        **matching_ids(config, method_version=run.meta.get("method_version")),
     }
 
 
@@ -315,20 +308,6 @@ def _role(method: str, control: str) -> str:
     if method != SORA and control != "none":
         raise ValueError(f"method {method!r} with control {control!r} has no place in these tables")
     return role_of(method, control)
-
-
-def _setting(config: dict[str, Any]) -> str:
-    """Name what sets the data and the backbone apart from their defaults, beside their names."""
-    different: list[str] = []
-    for key, default in (("task", _TASK), ("backbone", _BACKBONE)):
-        named = {"name", "label"}
-        ignored = named if config["task"]["name"] == "files" else {*named, "data_dir"}
-        different += [
-            f"{name}={value}"
-            for name, value in config[key].items()
-            if name not in ignored and value != default.get(name)
-        ]
-    return ", ".join(different) or DEFAULT_SETTING
 
 
 def _source(run: Run) -> dict[str, Any]:

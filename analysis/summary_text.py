@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.curves import BANDS, SCORES, SHARES, count_spacing, summary
-from analysis.load import DEFAULT_SETTING, FLOOR, HOLD_DENSE, PATH, RunSet
+from analysis.load import FLOOR, HOLD_DENSE, PATH, RunSet
 from analysis.number_text import percent
+from sorakit.records.matching import DEFAULT_SETTING
 
 
 def print_summary(console: Console, runs: RunSet, paths: Sequence[Path]) -> None:

@@ -19,7 +19,7 @@ from sorakit.records.occupancy import (
     find_writer,
     is_alive,
 )
-from sorakit.records.packed import find_packed_runs, is_packed, packed_run_ids
+from sorakit.records.packed import find_packed_runs, is_packed, packed_in, packed_run_ids
 from sorakit.records.reader import (
     YAML_LOADER,
     Run,
@@ -101,6 +101,7 @@ __all__ = [
     "is_packed",
     "is_run_folder",
     "load_run",
+    "packed_in",
     "packed_run_ids",
     "read_config",
     "read_examples_table",

@@ -90,7 +90,14 @@ def find_packed_runs(root: Path) -> list[Path]:
     if is_packed(root):
         return [root]
     packs = [Path(folder) for folder, _, files in os.walk(root) if RUNS_TABLE in files]
-    return sorted(pack / run_id for pack in packs for run_id in _runs(pack))
+    return sorted(path for pack in packs for path in packed_in(pack))
+
+
+def packed_in(pack: Path) -> list[Path]:
+    """Return the path PACK/RUN_ID of every run in one pack, sorted; none where it is no pack."""
+    if not (pack / RUNS_TABLE).is_file():
+        return []
+    return sorted(pack / run_id for run_id in _runs(pack))
 
 
 def packed_text(path: Path, name: str) -> str:

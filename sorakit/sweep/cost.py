@@ -13,6 +13,7 @@ from sorakit.records import (
     META_FILE,
     config_to_dict,
     is_complete,
+    packed_in,
     read_config,
     read_timings,
 )
@@ -104,11 +105,12 @@ def cost_model(folders: Iterable[Path], *, tasks: Sequence[str]) -> CostModel:
     for folder in folders:
         # Run folders of a sweep stand below the task, records that are kept in the folder itself.
         for root in [*(folder / task for task in tasks), folder]:
-            for meta in sorted(root.glob(f"*/{META_FILE}")):
+            folders_below = [meta.parent for meta in root.glob(f"*/{META_FILE}")]
+            for path in sorted([*folders_below, *packed_in(root)]):
                 if model.num_runs >= MOST_RUNS:
                     return model
-                if is_complete(meta.parent):
-                    model.add(meta.parent)
+                if is_complete(path):
+                    model.add(path)
     return model
 
 

@@ -155,7 +155,7 @@ class LiveTracker:
             self._path,
             tracked,
             folder=self._staging(),
-            floor=find_floor(run.config, load_floors(siblings)),
+            floor=find_floor(run, load_floors(siblings)),
             log_adapters=self._config.log_adapters,
         )
         self._tracked = tracked

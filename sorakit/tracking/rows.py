@@ -42,7 +42,8 @@ from sorakit.records import (
     load_run,
     role_of,
 )
-from sorakit.retention import sparsest_keeping
+from sorakit.records.matching import matching_ids
+from sorakit.retention import gain_retained, sparsest_keeping
 
 GAINS = {MEMORIZATION_SPLIT: MEMORIZATION_GAIN, GENERALIZATION_SPLIT: GENERALIZATION_GAIN}
 STEP_KEYS = {
@@ -133,8 +134,8 @@ def stage_row(
     row[GAP] = stage[MEMORIZATION_SPLIT] - stage[GENERALIZATION_SPLIT]
     if floor is not None:
         for score in SCORES:
-            gain = dense[score] - floor[score]
-            row[GAINS[score]] = (stage[score] - floor[score]) / gain if gain > 0 else None
+            retained = gain_retained(stage[score], dense=dense[score], floor=floor[score])
+            row[GAINS[score]] = float(retained)
     return _known(row)
 
 
@@ -199,27 +200,26 @@ def load_floors(candidates: Iterable[Path]) -> list[Run]:
     return [run for run in runs if labels(run.config).job_type == FLOOR and not run.stages.empty]
 
 
-def find_floor(config: Mapping[str, Any], floors: Iterable[Run]) -> dict[str, float] | None:
+def find_floor(run: Run, floors: Iterable[Run]) -> dict[str, float] | None:
     """Return the scores of the floor of a run: the same head, trained with no adapter.
 
+    None where there is none, or where two disagree: analysis refuses those.
+
     Args:
-        config: Resolved configuration of the run.
+        run: The run.
         floors: Floors, of this run and of others.
     """
-    wanted = _what_a_floor_shares(config)
-    for run in floors:
-        if _what_a_floor_shares(run.config) == wanted:
-            return {score: float(run.stages[score].iloc[0]) for score in SCORES}
-    return None
+    wanted = _floor_id(run)
+    found = [
+        {score: float(floor.stages[score].iloc[0]) for score in SCORES}
+        for floor in floors
+        if _floor_id(floor) == wanted
+    ]
+    return found[0] if found and all(scores == found[0] for scores in found) else None
 
 
-def _what_a_floor_shares(config: Mapping[str, Any]) -> dict[str, Any]:
-    sections = {name: config[name] for name in ("task", "backbone", "dense", "optim", "seed")}
-    return {
-        **sections,
-        "train_head": config["method"]["train_head"],
-        "precision": config["trainer"]["precision"],
-    }
+def _floor_id(run: Run) -> str:
+    return matching_ids(run.config, method_version=run.meta.get("method_version"))["floor_id"]
 
 
 def _known(row: Row) -> Row:

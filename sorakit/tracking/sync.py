@@ -10,7 +10,7 @@ import wandb
 from wandb.errors import CommError
 
 from sorakit.metric_names import RECORDS_DIGEST
-from sorakit.records import Run, find_packed_runs, find_runs, is_alive, is_packed, load_run
+from sorakit.records import Run, find_runs, is_alive, is_packed, load_run, packed_in
 from sorakit.tracking.client import (
     FAILURES,
     Target,
@@ -85,7 +85,7 @@ def sync(
             report.running.append(path)
             say(f"{path} is running; left out.")
             continue
-        floor = find_floor(run.config, floors)
+        floor = find_floor(run, floors)
         target = read_target(run, project=project, entity=entity)
         try:
             remote = _remote(api, target)
@@ -106,7 +106,7 @@ def sync(
 
 def _siblings(path: Path) -> list[Path]:
     """Return what lies beside a run: the runs of its pack, or the folders beside its own."""
-    return find_packed_runs(path.parent) if is_packed(path) else sorted(path.parent.iterdir())
+    return packed_in(path.parent) if is_packed(path) else sorted(path.parent.iterdir())
 
 
 def _remote(api: wandb.Api, target: Target) -> Any:

@@ -729,7 +729,7 @@ def test_a_later_floor_is_sent_with_its_paths(synced, server, sweep, place, onli
     assert sync(place.grid) == 0
     path = named(sweep, "animals-1")
     stored = server.runs[load_run(path).run_id]
-    floor = find_floor(load_run(path).config, load_floors(find_runs(place.grid)))
+    floor = find_floor(load_run(path), load_floors(find_runs(place.grid)))
     assert floor is not None
     assert stored.summary["run/floor_generalization"] == floor["generalization"]
     assert_holds_the_run(stored, path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from analysis.configurations import agrees, differences, options
+from analysis.configurations import agrees, differences
 from analysis.controls import block_of, configuration_notes, missing_controls
 from analysis.load import PATH, RunSet, load_runs, select_paths
 from sorakit.config import (
@@ -20,6 +20,7 @@ from sorakit.config import (
     XiConfig,
 )
 from sorakit.records import config_to_dict
+from sorakit.records.matching import experiment_options, matching_ids
 from tests.support.fake_runs import write_run
 
 
@@ -127,14 +128,14 @@ def test_two_runs_of_one_control_are_refused(tmp_path: Path) -> None:
 def test_option_that_an_older_record_lacks_is_at_its_default() -> None:
     config = config_to_dict(RunConfig())
     del config["gates"]["averaging"]
-    assert options(config) == options(config_to_dict(RunConfig()))
+    assert experiment_options(config) == experiment_options(config_to_dict(RunConfig()))
 
 
 def test_seed_and_threads_are_no_options() -> None:
-    one, other = (
-        options(config_to_dict(RunConfig(seed=seed, trainer=TrainerConfig(num_threads=seed + 1))))
-        for seed in range(2)
+    configs = (
+        RunConfig(seed=seed, trainer=TrainerConfig(num_threads=seed + 1)) for seed in range(2)
     )
+    one, other = (experiment_options(config_to_dict(config)) for config in configs)
     assert one == other
 
 
@@ -189,3 +190,12 @@ def test_paths_are_marked_with_their_variant(tmp_path: Path) -> None:
     runs = load_runs([tmp_path])
     paths = runs.stages[runs.stages["role"] == PATH]
     assert sorted(set(paths["variant"])) == ["gates.gate_lr=1", "gates.gate_lr=3"]
+
+
+def test_option_of_a_newer_release_at_its_default_changes_no_id() -> None:
+    config = config_to_dict(RunConfig())
+    older = {**config, "dense": {k: v for k, v in config["dense"].items() if k != "patience"}}
+    newer = {**config, "dense": {**config["dense"], "patience": 99}}
+    ids = [matching_ids(c, method_version=3) for c in (config, older, newer)]
+    assert ids[0] == ids[1]
+    assert ids[0]["floor_id"] != ids[2]["floor_id"]

@@ -178,11 +178,10 @@ def test_verb_packs_finished_runs_and_names_the_others(
 def test_tracker_shows_a_packed_run_like_its_folder(folders: list[Path], tmp_path: Path) -> None:
     pack = tmp_path / "pack"
     pack_runs(folders, pack)
-    config = load_run(folders[0]).config
     shown: list[str] = []
     for runs in (folders, find_runs(pack)):
-        floor = find_floor(config, load_floors(runs))
-        assert floor is not None
         (path,) = [run for run in runs if run.name == folders[0].name]
+        floor = find_floor(load_run(path), load_floors(runs))
+        assert floor is not None
         shown.append(records_digest(load_run(path), floor))
     assert shown[0] == shown[1]

@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.configurations import control_ids, id_column
 from sorakit.config import DenseConfig, GatesConfig, RunConfig, StageConfig, XiConfig
 from sorakit.records import config_to_dict, role_of
+from sorakit.records.matching import id_column, matching_ids
 from sorakit.sweep.controls import (
     ControlRule,
     control_of,
@@ -54,8 +54,7 @@ def test_control_shares_with_its_path_what_analysis_matches_by(entry):
         control = with_steps_of(control, stages(0.3, 0.5))
     role = role_of(control.method.name, control.stage.control)
     assert role == rule.name
-    who = {"seed": 3, "method_version": 3}
-    path_ids, ids = (control_ids(config_to_dict(c), who) for c in (PATH, control))
+    path_ids, ids = (matching_ids(config_to_dict(c), method_version=3) for c in (PATH, control))
     assert ids[id_column(role)] == path_ids[id_column(role)]
     assert control.seed == PATH.seed
 

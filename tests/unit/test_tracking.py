@@ -176,10 +176,10 @@ def test_floor_is_of_the_same_seed_task_and_backbone(tmp_path):
         write_run(tmp_path, "floor", seed=1, backbone=BackboneConfig(name="other")),
     ]
     others = [*floors, tmp_path / "no-run"]
-    assert find_floor(path.config, load_floors(others)) is None
+    assert find_floor(path, load_floors(others)) is None
     own = write_run(tmp_path, "floor", seed=1)
     stages = load_run(own).stages
-    assert find_floor(path.config, load_floors([*others, own])) == {
+    assert find_floor(path, load_floors([*others, own])) == {
         "memorization": stages["memorization"][0],
         "generalization": stages["generalization"][0],
     }
