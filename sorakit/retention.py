@@ -22,7 +22,8 @@ def gain_retained(score: Scores, *, dense: Scores, floor: Scores) -> npt.NDArray
     """
     least = np.asarray(floor, dtype=np.float64)
     gain = np.asarray(dense, dtype=np.float64) - least
-    return (np.asarray(score, dtype=np.float64) - least) / np.where(gain > 0, gain, np.nan)
+    kept = np.asarray(score, dtype=np.float64) - least
+    return np.asarray(kept / np.where(gain > 0, gain, np.nan))
 
 
 def sparsest_keeping(path: pd.DataFrame, score: str, share: float) -> pd.Series | None:
