@@ -262,7 +262,8 @@ def _candidates(paths: Sequence[Path]) -> list[Path]:
             file.parent
             for name in (STATUS_FILE, STAGES_FILE)
             for file in root.rglob(name)
-            if not is_run_folder(file.parent) and DENSE_STAGES_DIR not in file.parts
+            if not is_run_folder(file.parent)
+            and DENSE_STAGES_DIR not in file.relative_to(root).parts
         ]
         for folder in folders:
             found.setdefault(folder.resolve(), folder)

@@ -9,7 +9,7 @@ from analysis.cli import main
 from analysis.frozen import read_frozen
 from analysis.load import load_runs
 from sorakit.config import METHOD_VERSION, GatesConfig, StageConfig, XiConfig
-from sorakit.records import STAGES_FILE
+from sorakit.records import DENSE_STAGES_DIR, STAGES_FILE
 from tests.support.fake_runs import write_run
 
 
@@ -77,7 +77,8 @@ def test_summary_prints_the_spacing_of_counts(
 def test_freeze_writes_tables_and_sources(runs: Path, tmp_path: Path) -> None:
     assert main(["freeze", str(runs), "--out", str(tmp_path / "data")]) == 0
     assert files_of(tmp_path / "data") == {
-        "curves.csv", "compare.csv", "first.csv", "ranking.csv", "rank_maps.csv", "sources.json",
+        "curves.csv", "compare.csv", "first.csv", "ranking.csv", "frontier.csv", "rank_maps.csv",
+        "sources.json",
     }  # fmt: skip
 
 
@@ -312,3 +313,13 @@ def test_nothing_is_written_for_a_refused_request(
     write_run(tmp_path / "runs", "floor")
     refused(["figures", str(tmp_path / "runs"), "--out", str(tmp_path / "out")], capsys)
     assert files_of(tmp_path) == {"runs"}
+
+
+def test_dense_stages_of_a_sweep_are_no_runs(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = runs / DENSE_STAGES_DIR / "0123456789ab"
+    shared.mkdir(parents=True)
+    (shared / STAGES_FILE).write_text("{}\n")
+    main(["summary", str(runs)])
+    assert shared.name not in capsys.readouterr().out

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from analysis.load import comparability_notes, load_runs
-from sorakit.config import BackboneConfig, TaskConfig
-from sorakit.records import META_FILE, STATUS_FILE
+from sorakit.config import BackboneConfig, RunConfig, TaskConfig
+from sorakit.records import META_FILE, STATUS_FILE, config_to_dict
+from sorakit.records.matching import data_of
 from tests.support.fake_runs import write_run
 
 
@@ -37,10 +38,11 @@ def test_role_is_read_from_method_and_control(tmp_path: Path, kind: str) -> None
     assert load_runs([tmp_path]).runs["role"].tolist() == [kind]
 
 
-def test_setting_names_what_differs_from_the_defaults(tmp_path: Path) -> None:
-    task = TaskConfig(name="cola", label_noise=0.2, data_dir="/somewhere")
-    write_run(tmp_path, task=task, backbone=BackboneConfig(random_init=True))
-    assert load_runs([tmp_path]).runs["setting"].tolist() == ["label_noise=0.2, random_init=True"]
+def test_setting_names_what_differs_from_the_defaults() -> None:
+    task = TaskConfig(name="cola", label_noise=0.2, data_dir="/somewhere", label="mine")
+    config = config_to_dict(RunConfig(task=task, backbone=BackboneConfig(random_init=True)))
+    found = data_of(config)
+    assert (found["task"], found["setting"]) == ("mine", "label_noise=0.2, random_init=True")
 
 
 def test_interrupted_run_with_stages_is_kept_and_marked(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from analysis.frozen import SOURCES_FILE
 from analysis.lasso import LEVELS_FILE, PATH_FILE, SOURCE_FILE
 from sorakit.config import METHOD_VERSION
-from sorakit.records import META_FILE
+from sorakit.records import find_runs, read_meta
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "paper_figs" / "data"
@@ -59,8 +59,7 @@ def folders() -> list[str]:
 
 
 def versions_in(folder: Path) -> set[int]:
-    files = folder.glob(f"*/{META_FILE}")
-    return {json.loads(file.read_text("utf-8"))["method_version"] for file in files}
+    return {read_meta(path)["method_version"] for path in find_runs(folder)}
 
 
 def stale(name: str, versions: set[int]) -> bool:
@@ -113,6 +112,6 @@ def test_frozen_lasso_is_of_the_version_that_is_known() -> None:
 
 def test_every_frozen_table_has_a_source() -> None:
     names = {file.name for file in DATA.iterdir()}
-    of_runs = {"curves.csv", "compare.csv", "first.csv", "ranking.csv"}
+    of_runs = {"curves.csv", "compare.csv", "first.csv", "ranking.csv", "frontier.csv"}
     of_runs |= {"rank_maps.csv", "fixed_xi_maps.csv"}
     assert names == of_runs | {SOURCES_FILE, PATH_FILE, LEVELS_FILE, SOURCE_FILE}
