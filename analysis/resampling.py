@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from analysis.slope_changepoint import FloatArray
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
-from sorakit.records import read_examples_table
+from sorakit.records.examples import read_examples_table
 
 NUM_RESAMPLES = 60
 SPLITS = {"memorization": MEMORIZATION_SPLIT, "generalization": GENERALIZATION_SPLIT}

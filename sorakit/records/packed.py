@@ -1,3 +1,5 @@
+# pyright: standard
+# pyarrow has no type stubs, which strict refuses in every call
 """Reading packed records: the records of many finished runs as a few tables; no torch.
 
 A pack is a folder with one parquet file a table: `runs.parquet` (a row a run: readable name, run

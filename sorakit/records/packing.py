@@ -1,3 +1,5 @@
+# pyright: standard
+# pyarrow has no type stubs, which strict refuses in every call
 """Packing the records of finished runs; `sorakit.records.packed` says what a pack is."""
 
 import json

@@ -11,21 +11,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from sorakit.records.durable import read_lines
+from sorakit.records.examples import read_examples
 from sorakit.records.packed import (
     find_packed_runs,
     is_packed,
-    packed_examples,
     packed_rows,
     packed_text,
 )
 from sorakit.records.schema import (
     CONFIG_FILE,
-    EXAMPLES_FILE,
     META_FILE,
     RANKS_FILE,
     SCHEMA_VERSION,
@@ -222,28 +219,3 @@ def _read_table(path: Path, name: str, columns: list[str]) -> pd.DataFrame:
         if column not in table:
             table[column] = None
     return table
-
-
-def read_examples(path: Path) -> pd.DataFrame | None:
-    """Return `examples.parquet` with rows of incomplete stages, or None before the first stage."""
-    if is_packed(path):
-        table = packed_examples(path)
-        return None if table is None else table.to_pandas()
-    file = path / EXAMPLES_FILE
-    return pd.read_parquet(file) if file.exists() else None
-
-
-def read_examples_table(path: Path, columns: list[str] | None = None) -> pa.Table | None:
-    """Return columns of `examples.parquet`, or None before the first stage.
-
-    Args:
-        path: Run folder, or PACK/RUN_ID.
-        columns: Those to read; all by default.
-    """
-    if is_packed(path):
-        return packed_examples(path, columns)
-    file = path / EXAMPLES_FILE
-    if not file.exists():
-        return None
-    with pq.ParquetFile(file) as opened:  # a third of the time of `read_table` on a small file
-        return opened.read(columns, use_threads=False)

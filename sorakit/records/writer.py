@@ -23,8 +23,8 @@ from sorakit.records.durable import (
     replace_parquet,
     replace_text,
 )
+from sorakit.records.examples import read_examples
 from sorakit.records.identity import config_to_dict
-from sorakit.records.reader import read_examples
 from sorakit.records.schema import (
     ADAPTERS_DIR,
     CONFIG_FILE,
