@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from peft import LoraConfig, LoraModel
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners import lora
 from peft.tuners.lora import LoraLayer
 from peft.utils import register_peft_method
 from torch import Tensor, nn
 from typing_extensions import override
 
 from sorakit.config import GateInit, GateScale, MethodConfig
+from sorakit.method.fused import GatedLinear
 from sorakit.method.peft_type import sora_peft_type
 
 _PEFT_PREFIX = "base_model.model."
@@ -146,6 +148,16 @@ class SoraConfig(LoraConfig):
 class SoraModel(LoraModel):
     """PEFT's LoRA with a `GatedB` in the place of every up projection."""
 
+    @staticmethod
+    @override
+    def _create_new_module(
+        lora_config: LoraConfig, adapter_name: str, target: nn.Module, **kwargs: Any
+    ) -> nn.Module:
+        module = LoraModel._create_new_module(lora_config, adapter_name, target, **kwargs)
+        if type(module) is lora.Linear and type(module.get_base_layer()) is nn.Linear:
+            module.__class__ = GatedLinear  # PEFT's dispatch is kept: quantised layers come first
+        return module
+
     @override
     def _create_and_replace(
         self,
@@ -214,7 +226,7 @@ class AdaptedMatrix:
     @property
     def params_per_rank(self) -> int:
         """Elements of A and B that one rank holds: in + out for a linear layer."""
-        return (self.lora_A.numel() + self.lora_B.numel()) // self.gate.numel()
+        return self.lora_A.shape[1:].numel() + self.lora_B.transpose(0, 1).shape[1:].numel()
 
     def strengths(self) -> Float[Tensor, " r"]:
         """Return `|g_i| |A_i| |B_i|` per rank, which trading scale between the three leaves."""

@@ -1,0 +1,218 @@
+"""The training steps that `steps.py` races: adapters and their rivals on one backbone and batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from sorakit.backbones import load_backbone
+from sorakit.baselines import build_method
+from sorakit.config import BackboneConfig, MethodConfig, RunConfig
+from sorakit.method.compaction import Compaction
+from sorakit.method.optimizer import ProxAdamW
+from sorakit.method.targets import head_modules, resolve_target_modules
+from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
+from sorakit.training.module import AdaptationModule
+
+Batch = dict[str, Tensor]
+LORA_R = 8
+ADALORA_INIT_R = 12
+"""AdaLoRA starts with 1.5 times the rank that it ends with, as its authors recommend."""
+TOTAL_STEPS = 1000
+"""Length of AdaLoRA's schedule, within whose pruning phase all measured steps lie."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where a step is measured.
+
+    Attributes:
+        backbone: `backbone.name`.
+        examples: Examples of the batch.
+        tokens: Tokens of each example.
+        precision: bf16-mixed or 32-true.
+    """
+
+    backbone: str
+    examples: int
+    tokens: int
+    precision: str
+
+    def batch(self, vocabulary: int) -> Batch:
+        """Return random tokens without padding, and random labels of two classes."""
+        generator = torch.Generator().manual_seed(1)
+        shape = (self.examples, self.tokens)
+        return {
+            "input_ids": torch.randint(0, vocabulary, shape, generator=generator),
+            "attention_mask": torch.ones(shape, dtype=torch.long),
+            "label": torch.randint(0, 2, (self.examples,), generator=generator),
+            "index": torch.arange(self.examples),
+        }
+
+
+def floor(setting: Setting) -> Callable[[], None]:
+    """Return a step that trains the head but sends gradients down to the first layer.
+
+    No adapter in all layers can be cheaper.
+    """
+    module = _head_only(setting)
+    embeddings = module.model.get_base_model().base_model.embeddings
+
+    def require_gradient(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        return output if output.requires_grad else output.requires_grad_(True)
+
+    embeddings.register_forward_hook(require_gradient)
+    return _step(module, setting)
+
+
+def head_only(setting: Setting) -> Callable[[], None]:
+    """Return a step that trains the head alone."""
+    return _step(_head_only(setting), setting)
+
+
+def lora(setting: Setting) -> Callable[[], None]:
+    """Return a step of PEFT's LoRA."""
+    base, options = _rival(setting)
+    config = LoraConfig(r=LORA_R, lora_alpha=2 * LORA_R, **options)
+    return _step(_module(get_peft_model(base, config)), setting)
+
+
+def adalora(setting: Setting) -> Callable[[], None]:
+    """Return a step of PEFT's AdaLoRA, its regularisation and its allocation included."""
+    base, options = _rival(setting)
+    config = AdaLoraConfig(
+        init_r=ADALORA_INIT_R,
+        target_r=LORA_R,
+        lora_alpha=2 * LORA_R,
+        tinit=1,
+        tfinal=1,
+        deltaT=1,
+        total_step=TOTAL_STEPS,
+        **options,
+    )
+    model = get_peft_model(base, config)
+    module = _module(model)
+    batch = setting.batch(base.config.vocab_size)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    optimizer = module.configure_optimizers()
+    taken = 0
+
+    def step() -> None:
+        nonlocal taken
+        with _autocast(setting):
+            loss = model(**inputs, labels=batch["label"]).loss  # PEFT adds its regularisation here
+        loss.backward()
+        module.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        taken += 1
+        model.base_model.update_and_allocate(taken)  # pyright: ignore[reportCallIssue]  # AdaLora's
+        optimizer.zero_grad()
+
+    return step
+
+
+def full(setting: Setting) -> Callable[[], None]:
+    """Return a step that trains every weight."""
+    module = _head_only(setting)
+    module.model.requires_grad_(True)
+    return _step(module, setting)
+
+
+def sora(
+    setting: Setting, *, zero: float = 0.0, upper: bool = False, is_refit: bool = False
+) -> Callable[[], None]:
+    """Return a step of SoRA.
+
+    Args:
+        setting: Where.
+        zero: Share of gates that are zero.
+        upper: Live ranks are in the upper half of the matrices.
+        is_refit: Dead ranks stay dead, so they are taken out; otherwise they may come back.
+    """
+    config = RunConfig(backbone=BackboneConfig(name=setting.backbone))
+    module = _module(build_method(_base(setting), config))
+    _zero_gates(adapted_matrices(module.model), zero, upper=upper)
+    return _step(module, setting, is_refit=is_refit)
+
+
+def _head_only(setting: Setting) -> AdaptationModule:
+    config = RunConfig(
+        backbone=BackboneConfig(name=setting.backbone), method=MethodConfig(name="head_only")
+    )
+    return _module(build_method(_base(setting), config))
+
+
+def _base(setting: Setting) -> Any:
+    torch.manual_seed(0)
+    config = BackboneConfig(name=setting.backbone)
+    # The kernel that a run takes on a CPU: see `sorakit.training.run`.
+    attention = "eager" if setting.precision == "bf16-mixed" else None
+    return load_backbone(config, label_names=("a", "b"), attention=attention).model
+
+
+def _rival(setting: Setting) -> tuple[Any, dict[str, Any]]:
+    base = _base(setting)
+    head = head_modules(base)
+    targets = resolve_target_modules(base, "all-linear", exclude=head)
+    return base, {"target_modules": targets, "modules_to_save": head}
+
+
+def _module(model: Any) -> AdaptationModule:
+    assert isinstance(model, PeftModel)
+    config = RunConfig()
+    return AdaptationModule(
+        model,
+        split_names=(),
+        metric="accuracy",
+        optim=replace(config.optim),
+        gates=config.gates,
+        xi=0.0,
+    )
+
+
+def _step(
+    module: AdaptationModule, setting: Setting, *, is_refit: bool = False
+) -> Callable[[], None]:
+    optimizer: ProxAdamW = module.configure_optimizers()
+    for group in optimizer.gate_groups:
+        group["lr"] = 0.0  # what is zero stays so, and no other gate joins it
+        group["holds_zeros"] = is_refit
+    if is_refit:
+        Compaction(optimizer)
+    base: Any = module.model.get_base_model()
+    batch = setting.batch(base.config.vocab_size)
+
+    def step() -> None:
+        with _autocast(setting):
+            loss = module.loss(batch)
+        loss.backward()
+        module.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _autocast(setting: Setting) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=setting.precision == "bf16-mixed")
+
+
+@torch.no_grad()
+def _zero_gates(matrices: list[AdaptedMatrix], share: float, *, upper: bool) -> None:
+    """Draw all gates, and set a random share of them to zero."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [len(matrix.gate) for matrix in matrices]
+    total = sum(sizes)
+    values = torch.rand(total, generator=generator) * 0.5 + 0.1
+    order = torch.randperm(total, generator=generator)
+    if upper:
+        order = order[order >= total // 2]
+    dead = torch.ones(total, dtype=torch.bool)
+    dead[order[: max(1, round(total * (1 - share)))]] = False
+    if share > 0:
+        values[dead] = 0.0
+    for matrix, gate in zip(matrices, values.split(sizes), strict=True):
+        matrix.gate.copy_(gate)
