@@ -59,12 +59,12 @@ def floor(setting: Setting) -> Callable[[], None]:
     No adapter in all layers can be cheaper.
     """
     module = _head_only(setting)
-    embeddings = module.model.get_base_model().base_model.embeddings
+    base: Any = module.model.get_base_model()
 
     def require_gradient(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         return output if output.requires_grad else output.requires_grad_(True)
 
-    embeddings.register_forward_hook(require_gradient)
+    base.base_model.embeddings.register_forward_hook(require_gradient)
     return _step(module, setting)
 
 

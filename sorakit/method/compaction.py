@@ -53,7 +53,7 @@ class Compaction:
     @torch.no_grad()
     def __init__(self, optimizer: ProxAdamW) -> None:
         for group in optimizer.gate_groups:
-            if not group["holds_zeros"]:
+            if not group.get("holds_zeros", False):
                 raise ValueError(
                     "`holds_zeros` of every group of gates must be True while dead ranks are taken "
                     "out, got False. They could come back in a step that does not see them."

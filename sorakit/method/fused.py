@@ -43,6 +43,7 @@ class GatedLinearFunction(torch.autograd.Function):
         bias: Float[Tensor, " d_out"] | None,
         scaling: float,
     ) -> Float[Tensor, "*b d_out"]:
+        """Return `W x + b + s W_u (g * (W_d x))`; `x`, `weight` and `bias` have one dtype."""
         rows = x.reshape(-1, x.shape[-1])
         down = lora_A.to(x.dtype)
         up = (lora_B * (gate * scaling)).t().to(x.dtype, memory_format=torch.contiguous_format)
@@ -57,30 +58,31 @@ class GatedLinearFunction(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch declares *grad_outputs
         ctx: Any, gradient: Float[Tensor, "*b d_out"]
     ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the first four arguments of `forward` that need one."""
         rows, hidden, down, up, lora_B, gate, weight = ctx.saved_tensors
-        needs_x, needs_A, needs_B, needs_gate = ctx.needs_input_grad[:4]
+        for_x, for_down, for_up, for_gate = ctx.needs_input_grad[:4]
         flat = gradient.reshape(-1, gradient.shape[-1])
-        of_x = of_A = of_B = of_gate = None
-        if needs_x or needs_A:
+        of_x = of_down = of_up = of_gate = None
+        if for_x or for_down:
             below = up @ flat.t()  # (r, rows), gradient of W_d x
-            if needs_A:
-                of_A = (below @ rows).to(lora_B.dtype)
-            if needs_x:
+            if for_down:
+                of_down = (below @ rows).to(lora_B.dtype)
+            if for_x:
                 of_x = (flat @ weight).addmm_(below.t(), down)
                 of_x = of_x.view(*gradient.shape[:-1], -1)
-        if needs_B or needs_gate:
+        if for_up or for_gate:
             product = (hidden @ flat).t().to(lora_B.dtype)  # gradient of W_u * (s g)
-            if needs_B:
-                of_B = product * (gate * ctx.scaling)
-            if needs_gate:
+            if for_up:
+                of_up = product * (gate * ctx.scaling)
+            if for_gate:
                 of_gate = (product * lora_B).sum(dim=0) * ctx.scaling
-        return of_x, of_A, of_B, of_gate, None, None, None
+        return of_x, of_down, of_up, of_gate, None, None, None
 
 
 class GatedLinear(lora.Linear):
-    """PEFT's LoRA layer of an `nn.Linear`, computed by `GatedLinearFunction` where that is the same.
+    """PEFT's LoRA layer of an `nn.Linear`, computed by `GatedLinearFunction` where that can be.
 
-    It is not, and PEFT's own path runs, with an adapter that is disabled, merged, chosen by
+    It cannot, and PEFT's own path runs, with an adapter that is disabled, merged, chosen by
     example or not the only active one, with dropout on the input of A, where the base weight is
     trained or not a plain tensor, where hooks or another `forward` stand on the layers inside,
     where dtypes differ without autocast, and while `torch.compile` traces, which fuses by itself.

@@ -28,9 +28,11 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from sorakit.method.fused import GatedLinear
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.prune import export_lora, merge, nonzero_ranks, num_nonzero_params
 from sorakit.method.tuner import GatedB, SoraConfig, gates
+from tests.support.plain_path import computed_by_peft
 
 LABELS: dict[str, Any] = {"num_labels": 3}
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -238,3 +240,32 @@ def test_merge_keeps_the_outputs(journey):
 def test_merged_model_has_the_parameters_of_the_base_model(journey):
     names = [name for name, _ in FAMILIES[journey.family]().named_parameters()]
     assert [name for name, _ in journey.merged.named_parameters()] == names
+
+
+# Gradients ---------------------------------------------------------------------------------------
+
+
+def gradients(model: PeftModel, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    model(**batch).loss.backward()
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_gradients_are_those_of_pefts_own_path(dtype, tolerance, journey):
+    batch = draw_batch(journey.family)
+    if journey.family == "vit":
+        batch["pixel_values"] = batch["pixel_values"].to(dtype)
+    fused = copy.deepcopy(journey.trained).to(dtype)
+    expected = gradients(computed_by_peft(fused), batch)
+    found = gradients(fused, batch)
+    assert found.keys() == expected.keys()
+    for kind in ("lora_A", "lora_B.default.raw", "gate", "modules_to_save"):
+        names = [name for name in expected if kind in name]
+        exact, ours = (torch.cat([g[n].flatten() for n in names]) for g in (expected, found))
+        assert (ours - exact).norm() <= tolerance * exact.norm(), kind
+
+
+def test_linear_layers_are_fused(journey):
+    fused = [m for m in journey.trained.modules() if isinstance(m, GatedLinear)]
+    assert len(fused) == (0 if journey.family == "gpt2" else MATRICES[journey.family])
