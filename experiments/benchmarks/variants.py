@@ -1,24 +1,25 @@
 """The training steps that `steps.py` races: adapters and their rivals on one backbone and batch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
+from peft import AdaLoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from sorakit.backbones import load_backbone
-from sorakit.baselines import build_method
 from sorakit.config import BackboneConfig, MethodConfig, RunConfig
 from sorakit.method.compaction import Compaction
 from sorakit.method.optimizer import ProxAdamW
-from sorakit.method.targets import head_modules, resolve_target_modules
+from sorakit.method.targets import resolve_target_modules
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
+from sorakit.objectives import objective
 from sorakit.training.module import AdaptationModule
 
 Batch = dict[str, Tensor]
-LORA_R = 8
+GOAL = objective("classification")
+R = 8
 ADALORA_INIT_R = 12
 """AdaLoRA starts with 1.5 times the rank that it ends with, as its authors recommend."""
 TOTAL_STEPS = 1000
@@ -58,7 +59,7 @@ def floor(setting: Setting) -> Callable[[], None]:
 
     No adapter in all layers can be cheaper.
     """
-    module = _head_only(setting)
+    module = _adapted(setting, "head_only")
     base: Any = module.model.get_base_model()
 
     def require_gradient(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
@@ -70,28 +71,28 @@ def floor(setting: Setting) -> Callable[[], None]:
 
 def head_only(setting: Setting) -> Callable[[], None]:
     """Return a step that trains the head alone."""
-    return _step(_head_only(setting), setting)
+    return _step(_adapted(setting, "head_only"), setting)
 
 
 def lora(setting: Setting) -> Callable[[], None]:
     """Return a step of PEFT's LoRA."""
-    base, options = _rival(setting)
-    config = LoraConfig(r=LORA_R, lora_alpha=2 * LORA_R, **options)
-    return _step(_module(get_peft_model(base, config)), setting)
+    return _step(_adapted(setting, "lora"), setting)
 
 
 def adalora(setting: Setting) -> Callable[[], None]:
     """Return a step of PEFT's AdaLoRA, its regularisation and its allocation included."""
-    base, options = _rival(setting)
+    base = _base(setting)
+    head = GOAL.head_modules(base)
     config = AdaLoraConfig(
         init_r=ADALORA_INIT_R,
-        target_r=LORA_R,
-        lora_alpha=2 * LORA_R,
+        target_r=R,
+        lora_alpha=2 * R,
         tinit=1,
         tfinal=1,
         deltaT=1,
         total_step=TOTAL_STEPS,
-        **options,
+        target_modules=resolve_target_modules(base, "all-linear", exclude=head),
+        modules_to_save=head,
     )
     model = get_peft_model(base, config)
     module = _module(model)
@@ -116,7 +117,7 @@ def adalora(setting: Setting) -> Callable[[], None]:
 
 def full(setting: Setting) -> Callable[[], None]:
     """Return a step that trains every weight."""
-    module = _head_only(setting)
+    module = _adapted(setting, "head_only")
     module.model.requires_grad_(True)
     return _step(module, setting)
 
@@ -132,17 +133,17 @@ def sora(
         upper: Live ranks are in the upper half of the matrices.
         is_refit: Dead ranks stay dead, so they are taken out; otherwise they may come back.
     """
-    config = RunConfig(backbone=BackboneConfig(name=setting.backbone))
-    module = _module(build_method(_base(setting), config))
+    module = _adapted(setting, "sora")
     _zero_gates(adapted_matrices(module.model), zero, upper=upper)
     return _step(module, setting, is_refit=is_refit)
 
 
-def _head_only(setting: Setting) -> AdaptationModule:
+def _adapted(setting: Setting, method: str) -> AdaptationModule:
     config = RunConfig(
-        backbone=BackboneConfig(name=setting.backbone), method=MethodConfig(name="head_only")
+        backbone=BackboneConfig(name=setting.backbone), method=MethodConfig(name=method, r=R)
     )
-    return _module(build_method(_base(setting), config))
+    base = _base(setting)
+    return _module(config.method.adapter.build(base, config, head=GOAL.head_modules(base)))
 
 
 def _base(setting: Setting) -> Any:
@@ -150,14 +151,7 @@ def _base(setting: Setting) -> Any:
     config = BackboneConfig(name=setting.backbone)
     # The kernel that a run takes on a CPU: see `sorakit.training.run`.
     attention = "eager" if setting.precision == "bf16-mixed" else None
-    return load_backbone(config, label_names=("a", "b"), attention=attention).model
-
-
-def _rival(setting: Setting) -> tuple[Any, dict[str, Any]]:
-    base = _base(setting)
-    head = head_modules(base)
-    targets = resolve_target_modules(base, "all-linear", exclude=head)
-    return base, {"target_modules": targets, "modules_to_save": head}
+    return load_backbone(config, objective=GOAL, label_names=("a", "b"), attention=attention).model
 
 
 def _module(model: Any) -> AdaptationModule:
@@ -167,7 +161,8 @@ def _module(model: Any) -> AdaptationModule:
         model,
         split_names=(),
         metric="accuracy",
-        optim=replace(config.optim),
+        objective=GOAL,
+        optim=config.optim,
         gates=config.gates,
         xi=0.0,
     )
