@@ -21,6 +21,7 @@ from sorakit.records import (
     find_runs,
     is_run_folder,
     load_run,
+    measure_columns,
     role_of,
 )
 from sorakit.records.matching import data_of, experiment_options, matching_ids
@@ -335,7 +336,9 @@ def _stack(tables: list[pd.DataFrame], identities: list[dict[str, Any]]) -> pd.D
 
 
 def _typed_stages(stages: pd.DataFrame) -> pd.DataFrame:
-    return stages.astype(dict.fromkeys(_FLOAT_COLUMNS, "float64"))
+    # A measure is null where a record is older, or where it is not defined.
+    measures = [name for name in measure_columns() if stages[name].dtype == object]
+    return stages.astype(dict.fromkeys([*_FLOAT_COLUMNS, *measures], "float64"))
 
 
 def _typed_ranks(ranks: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,8 @@ Keys with a slash go to loggers and the progress bar; the others are columns of 
 tables.
 """
 
+from sorakit.variants import MEASURES
+
 # Loggers, per optimizer step; the x axis is OPTIMIZER_STEP.
 OPTIMIZER_STEP = "train/optimizer_step"
 TRAIN_LOSS = "train/loss"
@@ -29,14 +31,13 @@ RANKS = "ranks/map"
 """Heatmap of the ranks; its table is RANKS_TABLE."""
 RANKS_TABLE = f"{RANKS}_table"
 
-STAGE_KEYS = {
+_STAGE_KEYS = {
     "stage": "stage/number",
     "xi": XI,
     "lambda": LAMBDA,
     "num_nonzero_params": NUM_NONZERO_PARAMS,
     "num_adapter_params": "gate/num_adapter_params",
     "num_nonzero_gates": "gate/num_nonzero_gates",
-    "released_count": "gate/released_count",
     "metric": "stage/metric",
     "memorization": MEMORIZATION,
     "generalization": GENERALIZATION,
@@ -46,17 +47,10 @@ STAGE_KEYS = {
     "train_loss": "stage/train_loss",
     "memorization_loss": MEMORIZATION_LOSS,
     "generalization_loss": GENERALIZATION_LOSS,
-    "kkt_residual": "gate/kkt_residual",
-    "kkt_residual_se": "gate/kkt_residual_se",
-    "gates_flickering": "gate/flickering",
-    "sum_of_strengths": "gate/sum_of_strengths",
     "epochs": "stage/epochs",
     "optimizer_steps": "stage/optimizer_steps",
     "stopped_by": "stage/stopped_by",
-    "gates_revived": "gate/revived",
-    "stationarity_residual": "gate/stationarity_residual",
 }
-"""Column of `stages.jsonl` -> key; `extra_metrics` becomes one key a split and metric."""
 
 # Loggers, per run.
 SMALLEST_BUDGET = "run/smallest_budget"
@@ -82,6 +76,14 @@ SCORES = (MEMORIZATION_SPLIT, GENERALIZATION_SPLIT)
 
 SHARES = {"d99": 0.99, "d95": 0.95, "d90": 0.90}
 """Name -> share of the dense score that the fewest parameters must keep."""
+
+
+def stage_keys() -> dict[str, str]:
+    """Return column of `stages.jsonl` -> key, those of measures among them.
+
+    `extra_metrics` becomes one key a split and metric.
+    """
+    return {**_STAGE_KEYS, **{name: MEASURES.load(name).key for name in MEASURES.names}}
 
 
 def extra_metric(split: str, metric: str) -> str:

@@ -61,5 +61,6 @@ class Family:
 GATES = Family("gates.update", "sorakit.method.gates")
 ADAPTERS = Family("method.name", "sorakit.adapters")
 OBJECTIVES = Family("objective", "sorakit.objectives")
+MEASURES = Family("measure", "sorakit.measures")
 OPTIONS = (ADAPTERS, GATES)
 """Families that are options of `sorakit run`."""

@@ -33,6 +33,7 @@ from sorakit.records import (
     RankRecord,
     RunWriter,
     StageRecord,
+    measure_columns,
     run_id,
 )
 
@@ -103,7 +104,6 @@ def _write_stages(
             num_nonzero_params=round(share * DENSE),
             num_adapter_params=DENSE,
             num_nonzero_gates=round(share * LAYERS * MATRICES * R),
-            released_count=round(share * DENSE),
             metric="accuracy",
             memorization=scores[0],
             generalization=scores[1],
@@ -114,16 +114,13 @@ def _write_stages(
             train_loss=0.5,
             memorization_loss=1 - scores[0],
             generalization_loss=1 - scores[1],
-            kkt_residual=None,
-            kkt_residual_se=None,
-            gates_flickering=0,
-            sum_of_strengths=1.0,
             epochs=1.0,
             optimizer_steps=100,
             stopped_by="length",
         )
         line = asdict(record)
         line["lambda"] = line.pop("lambda_")
+        line |= dict.fromkeys(measure_columns(), 0.0)
         lines[STAGES_FILE].append(json.dumps(line))
         if not is_floor:
             lines[RANKS_FILE] += [json.dumps(asdict(rank)) for rank in _ranks(stage, share, rng)]

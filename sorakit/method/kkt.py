@@ -1,8 +1,26 @@
 """How far a set of gates is from solving the L1 problem at fixed A and B."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residuals:
+    """Violations of what must hold at an end, in units of lambda; None where not measured.
+
+    Attributes:
+        kkt: Of the optimality of `min L(g) + lambda |g|_1` at fixed A and B.
+        kkt_se: Split-half standard error of `kkt`; None where one batch holds all examples.
+        stationarity: Of a fixed point of the training step: `kkt`, but in unit scale under proximal
+            SGD with the penalty that the growth of A and B leaves (`unit_scale_relief`).
+    """
+
+    kkt: float | None = None
+    kkt_se: float | None = None
+    stationarity: float | None = None
 
 
 def kkt_residual(

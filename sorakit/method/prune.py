@@ -56,14 +56,6 @@ def count_adapter_params(matrices: Iterable[AdaptedMatrix]) -> int:
     return sum(m.gate.numel() * m.params_per_rank for m in matrices)
 
 
-def released_count(matrices: Iterable[AdaptedMatrix], *, hidden_size: int) -> int:
-    """Return the authors' released count: `2 * hidden_size` per non-zero gate of any matrix.
-
-    Right for square matrices only. Printed beside `num_nonzero_params`, never in its place.
-    """
-    return 2 * hidden_size * count_nonzero_ranks(matrices)
-
-
 @torch.no_grad()
 def fold(matrix: AdaptedMatrix) -> tuple[Float[Tensor, "kept d_in"], Float[Tensor, "d_out kept"]]:
     """Return A and B of the plain LoRA that equals `matrix`, with scaling 1 (Eq. 12).

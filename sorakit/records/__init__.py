@@ -55,6 +55,7 @@ from sorakit.records.schema import (
     StageRecord,
     State,
     StepRecord,
+    measure_columns,
     stage_name,
 )
 from sorakit.records.writer import RunWriter
@@ -100,6 +101,7 @@ __all__ = [
     "is_packed",
     "is_run_folder",
     "load_run",
+    "measure_columns",
     "packed_in",
     "packed_run_ids",
     "read_config",

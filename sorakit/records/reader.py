@@ -31,6 +31,7 @@ from sorakit.records.schema import (
     STEPS_FILE,
     TIMINGS_FILE,
     RankRecord,
+    measure_columns,
     stage_columns,
 )
 
@@ -120,7 +121,7 @@ def load_run(path: Path | str, *, with_ranks: bool = True) -> Run:
             f"`RUN` must be a run folder (with {CONFIG_FILE} and {META_FILE}), got {str(folder)!r}."
         )
     meta = read_meta(folder)
-    stages = _read_table(folder, STAGES_FILE, stage_columns())
+    stages = _read_table(folder, STAGES_FILE, [*stage_columns(), *measure_columns()])
     complete = set(stages["stage"])
     rank_columns = [field.name for field in fields(RankRecord)]
     ranks = (

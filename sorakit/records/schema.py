@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from sorakit.variants import MEASURES
+
 SCHEMA_VERSION = 1
 CONFIG_FILE = "config.yaml"
 META_FILE = "meta.json"
@@ -31,7 +33,10 @@ State = Literal["running", "completed", "failed", "interrupted"]
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecord:
-    """One line of `stages.jsonl`. Scores and counts come from the same weights."""
+    """One line of `stages.jsonl`, before the columns of its measures.
+
+    Scores, counts and measures come from the same weights.
+    """
 
     stage: int
     """0 is the dense stage."""
@@ -45,8 +50,6 @@ class StageRecord:
     """The same count with no gate zero."""
     num_nonzero_gates: int
     """Ranks left, summed over the adapted matrices."""
-    released_count: int
-    """The authors' count (2 * hidden_size for a rank of any matrix), for comparison only."""
     metric: str
     """Name of the score."""
     memorization: float
@@ -67,28 +70,12 @@ class StageRecord:
     """Mean loss on the memorization sample, evaluation mode."""
     generalization_loss: float
     """Mean loss on the validation split, evaluation mode."""
-    kkt_residual: float | None
-    """Largest violation of the gates' optimality conditions at fixed A and B, in units of
-    lambda."""
-    kkt_residual_se: float | None
-    """Split-half standard error of `kkt_residual`."""
-    gates_flickering: int
-    """Gates whose zero status changed during the last pass of the stage (or its last segment, where
-    that is shorter): those that died then, and those that came and went."""
-    sum_of_strengths: float
-    """Sum over ranks of |g_i| |A_i| |B_i|."""
     epochs: float
     """Passes over the training data in this stage."""
     optimizer_steps: int
     """Optimizer steps in this stage."""
     stopped_by: str
     """What ended the stage: converged, max_epochs, length, stationary or target."""
-    gates_revived: int | None = None
-    """Gates that came back from zero during the same steps; null in older records."""
-    stationarity_residual: float | None = None
-    """`kkt_residual` with the penalty that unit scale leaves on a live gate, whose growth from A
-    and B is never thresholded: how far the gates are from a fixed point of the training step. Null
-    in older records."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,3 +126,8 @@ def stage_name(stage: int) -> str:
 def stage_columns() -> list[str]:
     """Return the columns of `stages.jsonl` that every record has; measures add theirs."""
     return ["lambda" if field.name == "lambda_" else field.name for field in fields(StageRecord)]
+
+
+def measure_columns() -> list[str]:
+    """Return the columns of measures: null in a record that is older than its measure."""
+    return list(MEASURES.names)

@@ -79,7 +79,7 @@ class RunWriter:
         ranks: Iterable[RankRecord],
         examples: pd.DataFrame,
         timing: Mapping[str, Any],
-        measures: Mapping[str, float | None] | None = None,
+        measures: Mapping[str, int | float | None] | None = None,
     ) -> None:
         """Append one complete stage; the line in `stages.jsonl` comes last.
 

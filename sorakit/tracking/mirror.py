@@ -14,8 +14,8 @@ from sorakit.metric_names import (
     OPTIMIZER_STEP,
     RANKS,
     RANKS_TABLE,
-    STAGE_KEYS,
     STRENGTHS,
+    stage_keys,
 )
 from sorakit.records import (
     ADAPTERS_DIR,
@@ -132,7 +132,7 @@ class Mirror:
     def _define_metrics(self) -> None:
         axes = {
             NUM_NONZERO_PARAMS: [
-                *STAGE_KEYS.values(),
+                *stage_keys().values(),
                 *GAINS.values(),
                 GAP,
                 STRENGTHS,

@@ -24,7 +24,6 @@ from sorakit.metric_names import (
     SCORES,
     SHARES,
     SMALLEST_BUDGET,
-    STAGE_KEYS,
     TRAIN_LOSS,
     TRAIN_STAGE,
     TRAIN_XI,
@@ -32,6 +31,7 @@ from sorakit.metric_names import (
     extra_metric,
     fewest_params,
     floor_score,
+    stage_keys,
 )
 from sorakit.records import (
     FLOOR,
@@ -128,7 +128,7 @@ def stage_row(
         floor: Memorization and generalization with no adapter. Gain retained, (score - floor) /
             (dense - floor), is there where they are and dense lies above them.
     """
-    row = {key: stage.get(column) for column, key in STAGE_KEYS.items()}
+    row = {key: stage.get(column) for column, key in stage_keys().items()}
     for split, metrics in (stage.get("extra_metrics") or {}).items():
         row |= {extra_metric(split, metric): value for metric, value in metrics.items()}
     row[GAP] = stage[MEMORIZATION_SPLIT] - stage[GENERALIZATION_SPLIT]

@@ -22,11 +22,11 @@ from sorakit.metric_names import (
     SCORES,
     SHARES,
     SMALLEST_BUDGET,
-    STAGE_KEYS,
     TRAIN_LOSS,
     dense_score,
     fewest_params,
     floor_score,
+    stage_keys,
 )
 from sorakit.records import PATH
 from sorakit.tracking.client import FAILURES, reason_of
@@ -112,7 +112,7 @@ def sections(*, entity: str) -> list[Any]:
                 _curve("Memorization: gain retained", MEMORIZATION_GAIN),
                 _curve("Generalization: gain retained", GENERALIZATION_GAIN),
                 _curve("Gap: memorization - generalization", GAP),
-                _curve("KKT residual", STAGE_KEYS["kkt_residual"]),
+                _curve("KKT residual", stage_keys()["kkt_residual"]),
             ],
         ),
         ws.Section(

@@ -1,6 +1,5 @@
 """Writes what a stage left: scores, counts, ranks, per-example results, the pruned adapter."""
 
-import math
 import resource
 import socket
 import time
@@ -11,11 +10,11 @@ import pandas as pd
 import torch
 
 from sorakit.config import RunConfig
+from sorakit.measures import StageView, measures_of
 from sorakit.method.prune import (
     count_adapter_params,
     count_nonzero_params,
     count_nonzero_ranks,
-    released_count,
 )
 from sorakit.method.targets import split_layer
 from sorakit.method.tuner import AdaptedMatrix
@@ -69,7 +68,22 @@ class StageRecorder:
         assert isinstance(module, AdaptationModule)
         adapter = self._config.method.adapter
         matrices = adapter.matrices(module.model)
-        record = self._record(trainer, module, matrices, end)  # every process takes part
+        record = self._record(module, matrices, end)
+        examples = self._examples(module.results, end.stage)
+        residuals = self._stationarity(module, prox_optimizer(trainer), record.lambda_)
+        measures = measures_of(  # every process takes part
+            StageView(
+                model=module.model,
+                matrices=matrices,
+                hidden_size=self._hidden_size,
+                xi=record.xi,
+                lambda_=record.lambda_,
+                residuals=residuals,
+                gates_flickering=end.gates_flickering,
+                gates_revived=end.gates_revived,
+                examples=examples,
+            )
+        )
         if not trainer.is_global_zero:
             return
         adapter.export(
@@ -81,33 +95,27 @@ class StageRecorder:
         self._writer.append_stage(
             record,
             ranks=[_rank_record(matrix, end.stage) for matrix in matrices],
-            examples=self._examples(module.results, end.stage),
+            examples=examples,
             timing=self._timing(),
+            measures=measures,
         )
 
     def _record(
-        self,
-        trainer: pl.Trainer,
-        module: AdaptationModule,
-        matrices: list[AdaptedMatrix],
-        end: StageEnd,
+        self, module: AdaptationModule, matrices: list[AdaptedMatrix], end: StageEnd
     ) -> StageRecord:
         results = module.results
         memorization, generalization = results[MEMORIZATION_SPLIT], results[GENERALIZATION_SPLIT]
         if self.dense_scores is None:
             self.dense_scores = (memorization.score, generalization.score)
         dense_memorization, dense_generalization = self.dense_scores
-        lambda_ = end.xi / self._config.gates.gate_lr
-        residuals = self._stationarity(module, prox_optimizer(trainer), lambda_)
         test = results.get(TEST_SPLIT)
         return StageRecord(
             stage=end.stage,
             xi=end.xi,
-            lambda_=lambda_,
+            lambda_=end.xi / self._config.gates.gate_lr,
             num_nonzero_params=count_nonzero_params(matrices),
             num_adapter_params=count_adapter_params(matrices),
             num_nonzero_gates=count_nonzero_ranks(matrices),
-            released_count=released_count(matrices, hidden_size=self._hidden_size),
             metric=self._task.metric,
             memorization=memorization.score,
             generalization=generalization.score,
@@ -118,12 +126,6 @@ class StageRecorder:
             train_loss=end.train_loss,
             memorization_loss=memorization.loss,
             generalization_loss=generalization.loss,
-            kkt_residual=residuals.kkt,
-            kkt_residual_se=residuals.kkt_se,
-            stationarity_residual=residuals.stationarity,
-            gates_flickering=end.gates_flickering,
-            gates_revived=end.gates_revived,
-            sum_of_strengths=math.fsum(float(m.strengths().double().sum()) for m in matrices),
             epochs=end.epochs,
             optimizer_steps=end.steps,
             stopped_by=end.stopped_by,

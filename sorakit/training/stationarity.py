@@ -1,35 +1,17 @@
 """How far a model's gates are from optimal at fixed A and B, measured on training examples."""
 
-from dataclasses import dataclass
-
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
 from sorakit.method.gates import gate_rule
-from sorakit.method.kkt import kkt_residual, unit_scale_relief
+from sorakit.method.kkt import Residuals, kkt_residual, unit_scale_relief
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
 from sorakit.metric_names import LABEL, MEMORIZATION_SPLIT
 from sorakit.training.data import AdaptationData, Batch
 from sorakit.training.devices import sum_over_processes
 from sorakit.training.module import AdaptationModule
-
-
-@dataclass(frozen=True, kw_only=True)
-class Residuals:
-    """Violations of what must hold at an end, in units of lambda; None where not measured.
-
-    Attributes:
-        kkt: Of the optimality of `min L(g) + lambda |g|_1` at fixed A and B.
-        kkt_se: Split-half standard error of `kkt`; None where one batch holds all examples.
-        stationarity: Of a fixed point of the training step: `kkt`, but in unit scale under proximal
-            SGD with the penalty that the growth of A and B leaves (`unit_scale_relief`).
-    """
-
-    kkt: float | None = None
-    kkt_se: float | None = None
-    stationarity: float | None = None
 
 
 class Stationarity:

@@ -26,7 +26,7 @@ import yaml
 
 from sorakit.cli import main
 from sorakit.config import RunConfig, TrackingConfig
-from sorakit.metric_names import STAGE_KEYS
+from sorakit.metric_names import stage_keys
 from sorakit.records import (
     LOG_FILE,
     RunWriter,
@@ -204,9 +204,9 @@ def assert_holds_the_run(stored: Stored, path: Path) -> None:
                 for split, metrics in value.items():
                     assert {name: row[f"{split}/{name}"] for name in metrics} == metrics
             elif value is None:
-                assert STAGE_KEYS[column] not in row
+                assert stage_keys()[column] not in row
             else:
-                assert row[STAGE_KEYS[column]] == value, column
+                assert row[stage_keys()[column]] == value, column
         assert row["generalization/gap"] == line["memorization"] - line["generalization"]
     steps = [row for row in stored.rows() if "train/optimizer_step" in row]
     expected = [
@@ -222,7 +222,7 @@ def assert_axes(stored: Stored) -> None:
     defined = stored.config["_wandb"]["value"]["m"]
     names = {number: entry.get("1") for number, entry in enumerate(defined, start=1)}
     axes = {entry["1"]: names.get(entry.get("5")) for entry in defined if "1" in entry}
-    for key in STAGE_KEYS.values():
+    for key in stage_keys().values():
         if key != "gate/num_nonzero_params":
             assert axes[key] == "gate/num_nonzero_params", key
     for key in ("train/loss", "train/lr", "train/xi"):

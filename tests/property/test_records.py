@@ -85,6 +85,8 @@ def other_value(old: object, hint: Any) -> Any:
         return old + 1
     if isinstance(old, float):
         return old / 2 if old else 0.5
+    if old is None and int in get_args(hint):
+        return 1
     if old is None and str not in get_args(hint):
         return 0.5
     return "another" if old is None else f"{old}_2"
@@ -127,12 +129,12 @@ def test_every_value_of_a_stage_is_read_back_exactly(
         xi=xi,
         memorization=score,
         num_nonzero_params=count,
-        kkt_residual=residual,
         metric=metric,
     )
     writer = RunWriter(empty_run)
     writer.keep_stages(0)
-    writer.append_stage(record, ranks=[], examples=fake_examples(0), timing={})
+    measures = {"kkt_residual": residual}
+    writer.append_stage(record, ranks=[], examples=fake_examples(0), timing={}, measures=measures)
     row = load_run(empty_run).stages.iloc[0]
     assert (row["xi"], row["memorization"], row["num_nonzero_params"], row["metric"]) == (
         xi,

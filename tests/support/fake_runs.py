@@ -24,6 +24,7 @@ from sorakit.records import (
     run_id,
 )
 from sorakit.training.inputs import input_stamps
+from sorakit.variants import MEASURES
 
 Kind = Literal["path", "floor", "hold_dense"]
 
@@ -122,7 +123,7 @@ def append_fake_stage(
     *,
     kind: Kind = "path",
     num_layers: int = 2,
-    measures: Mapping[str, float | None] | None = None,
+    measures: Mapping[str, int | float | None] | None = None,
 ) -> None:
     """Append a stage whose counts follow `ALIVE_SHARES` and whose scores fall with them."""
     ranks = [] if kind == "floor" else fake_ranks(config, stage, kind=kind, num_layers=num_layers)
@@ -131,7 +132,7 @@ def append_fake_stage(
         ranks=ranks,
         examples=fake_examples(stage),
         timing={"seconds": 1.0},
-        measures=measures,
+        measures=fake_measures(stage, ranks, **(measures or {})),
     )
 
 
@@ -188,7 +189,6 @@ def fake_stage(
         "num_nonzero_params": nonzero,
         "num_adapter_params": full,
         "num_nonzero_gates": sum(rank.nonzero_rank for rank in ranks),
-        "released_count": sum(2 * HIDDEN * rank.nonzero_rank for rank in ranks),
         "metric": "accuracy",
         "memorization": scores[0],
         "generalization": scores[1],
@@ -199,15 +199,22 @@ def fake_stage(
         "train_loss": 1.5 - scores[0],
         "memorization_loss": 1.4 - scores[0],
         "generalization_loss": 1.6 - scores[1],
-        "kkt_residual": None,
-        "kkt_residual_se": None,
-        "gates_flickering": stage % 3,
-        "sum_of_strengths": float(sum(sum(rank.strengths) for rank in ranks)),
         "epochs": 1.0,
         "optimizer_steps": 100,
         "stopped_by": "length" if stage else "converged",
     }
     return StageRecord(**{**fields, **changes})
+
+
+def fake_measures(stage: int, ranks: list[RankRecord], **changes: Any) -> dict[str, Any]:
+    """Return the measures of a stage, null where they need a model; `changes` replace some."""
+    return {
+        **dict.fromkeys(MEASURES.names),
+        "released_count": sum(2 * HIDDEN * rank.nonzero_rank for rank in ranks),
+        "gates_flickering": stage % 3,
+        "sum_of_strengths": float(sum(sum(rank.strengths) for rank in ranks)),
+        **changes,
+    }
 
 
 def fake_examples(stage: int) -> pd.DataFrame:

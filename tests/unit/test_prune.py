@@ -26,7 +26,6 @@ from sorakit.method.prune import (
     nonzero_ranks,
     num_adapter_params,
     num_nonzero_params,
-    released_count,
 )
 from sorakit.method.tuner import SoraConfig, adapted_matrices
 
@@ -138,18 +137,6 @@ def test_adapter_params_do_not_depend_on_gates(tiny_bert, generator):
     model = adapt(tiny_bert, target_modules=["query"])
     set_ranks(model, [0], generator)
     assert num_adapter_params(model) == 2 * 4 * 16
-
-
-def test_released_count_is_2_hidden_sizes_a_rank(tiny_bert, generator):
-    model = adapt(tiny_bert, target_modules=["query", "intermediate.dense"])
-    set_ranks(model, [1], generator)
-    assert released_count(adapted_matrices(model), hidden_size=8) == 4 * 2 * 8
-
-
-def test_released_count_of_square_matrices_is_exact(tiny_bert, generator):
-    model = adapt(tiny_bert, target_modules=["query"])
-    set_ranks(model, [3, 1], generator)
-    assert released_count(adapted_matrices(model), hidden_size=8) == num_nonzero_params(model)
 
 
 # Folding -------------------------------------------------------------------------------------
