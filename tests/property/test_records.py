@@ -17,6 +17,7 @@ from sorakit.records import (
 from tests.support.fake_runs import fake_config, fake_examples, fake_stage, write_run
 
 NOT_HASHED = {
+    "task.label",  # a name for the reader
     "out_dir",
     "trainer.num_threads",
     "trainer.strategy",  # auto is ddp
