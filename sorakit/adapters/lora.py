@@ -34,19 +34,18 @@ class Lora(Adapter):
     ) -> "peft.PeftModel":
         from peft import LoraConfig, PeftModel, get_peft_model
 
-        from sorakit.method.targets import resolve_target_modules
+        from sorakit.method.targets import are_transposed, resolve_target_modules
 
         method = config.method
+        targets = resolve_target_modules(
+            model, method.target_modules, exclude=head, exclude_modules=method.exclude_modules
+        )
         peft_config = LoraConfig(
             r=method.r,
             lora_alpha=method.lora_alpha,  # pyright: ignore[reportArgumentType]  # PEFT says int, takes float
             lora_dropout=method.lora_dropout,
-            target_modules=resolve_target_modules(
-                model,
-                method.target_modules,
-                exclude=head,
-                exclude_modules=method.exclude_modules,
-            ),
+            target_modules=targets,
+            fan_in_fan_out=are_transposed(model, targets),
             modules_to_save=head,
         )
         adapted = get_peft_model(model, peft_config)

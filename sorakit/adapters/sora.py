@@ -28,23 +28,22 @@ class Sora(Adapter):
     ) -> "peft.PeftModel":
         from peft import PeftModel, get_peft_model
 
-        from sorakit.method.targets import resolve_target_modules
+        from sorakit.method.targets import are_transposed, resolve_target_modules
         from sorakit.method.tuner import SoraConfig
 
         method = config.method
         gate_init: GateInit = method.gate_init
         if gate_init == "auto":
             gate_init = config.gates.rule.gate_init or "auto"
+        targets = resolve_target_modules(
+            model, method.target_modules, exclude=head, exclude_modules=method.exclude_modules
+        )
         peft_config = SoraConfig(
             r=method.r,
             lora_alpha=method.lora_alpha,
             lora_dropout=method.lora_dropout,
-            target_modules=resolve_target_modules(
-                model,
-                method.target_modules,
-                exclude=head,
-                exclude_modules=method.exclude_modules,
-            ),
+            target_modules=targets,
+            fan_in_fan_out=are_transposed(model, targets),
             modules_to_save=head,
             gate_init=gate_init,
             gate_scale=config.gates.scale,

@@ -129,6 +129,11 @@ def _endings(names: list[str]) -> str:
     return ", ".join(endings[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
+def are_transposed(model: nn.Module, names: Collection[str]) -> bool:
+    """Whether the layers store their weight transposed (`Conv1D` of GPT-2): PEFT must be told."""
+    return any(isinstance(model.get_submodule(name), Conv1D) for name in names)
+
+
 def split_layer(name: str) -> tuple[int | None, str]:
     """Return the layer index in a module name, if any, and the name within that layer."""
     match = _LAYER.search(name)

@@ -40,13 +40,18 @@ class Objective(ABC):
 
     @abstractmethod
     def collate(
-        self, rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        length: int | None = None,
     ) -> dict[str, Tensor]:
         """Return a batch of tokenised examples: inputs of the model, and labels.
 
         Args:
             rows: Outputs of the tokenizer, and `label`.
-            tokenizer: Tokenizer of the backbone.
+            tokenizer: Tokenizer of the backbone; it pads on its `padding_side`.
+            length: Tokens that every example is padded to; `None` is the longest of them.
         """
 
     @abstractmethod

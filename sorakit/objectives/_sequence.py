@@ -29,10 +29,15 @@ class SequenceObjective(Objective):
 
     @override
     def collate(
-        self, rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        length: int | None = None,
     ) -> dict[str, Tensor]:
         names = [name for name in tokenizer.model_input_names if name in rows[0]]
-        pad = DataCollatorWithPadding(tokenizer)
+        padding = "longest" if length is None else "max_length"
+        pad = DataCollatorWithPadding(tokenizer, padding=padding, max_length=length)
         batch = dict(pad([{name: row[name] for name in names} for row in rows]))
         batch[LABEL] = torch.tensor([row[LABEL] for row in rows], dtype=self.label_dtype)
         return batch

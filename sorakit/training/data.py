@@ -1,7 +1,8 @@
 """Tokenised splits and their loaders."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -10,8 +11,14 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
-from sorakit.metric_names import GENERALIZATION_SPLIT, INDEX, MEMORIZATION_SPLIT, TEST_SPLIT
-from sorakit.objectives import Objective, objective
+from sorakit.metric_names import (
+    GENERALIZATION_SPLIT,
+    INDEX,
+    LABEL,
+    MEMORIZATION_SPLIT,
+    TEST_SPLIT,
+)
+from sorakit.objectives import objective
 from sorakit.tasks.base import Task
 from sorakit.tasks.memorization import memorization_indices
 from sorakit.training.batches import batch_stream, evaluation_batches, steps_per_epoch
@@ -22,6 +29,19 @@ Batch = dict[str, Tensor]
 TRAIN = "train"
 WEIGHT = "share_weight"
 """In a batch of several processes: `Share.weight`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Padding:
+    """How the examples of a batch are brought to one length.
+
+    Attributes:
+        side: Where pad tokens go.
+        length: Tokens that every example is padded to; `None` is the longest of the batch.
+    """
+
+    side: Literal["right", "left"] = "right"
+    length: int | None = None
 
 
 class AdaptationData(pl.LightningDataModule):
@@ -44,6 +64,10 @@ class AdaptationData(pl.LightningDataModule):
         show_progress: Show a bar while many texts are tokenised.
 
     Attributes:
+        tokenizer: As given.
+        max_length: As given.
+        tokens: Split -> its tokens; `TRAIN`, of which memorization is a sample, and held-out ones.
+        padding: How batches are padded; on the tokenizer's side until it is set.
         num_cut: Split -> its texts that are longer than `max_length`, which cuts them.
 
     Raises:
@@ -81,10 +105,15 @@ class AdaptationData(pl.LightningDataModule):
                 for name, split in sources.items()
             }
         self.num_cut = {name: split.num_cut for name, split in tokens.items()}
-        self._train = tokens.pop(TRAIN)
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.tokens = tokens
+        self.padding = Padding(side="left" if tokenizer.padding_side == "left" else "right")
+        self._train = tokens[TRAIN]
         sample = memorization_indices(len(self._train), memorization_examples)
-        self._splits = {MEMORIZATION_SPLIT: self._train.select(sample), **tokens}
-        self._collate = _collator(objective(task.objective), tokenizer)
+        held_out = {name: split for name, split in tokens.items() if name != TRAIN}
+        self._splits = {MEMORIZATION_SPLIT: self._train.select(sample), **held_out}
+        self._objective = objective(task.objective)
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size
         self._seed = seed
@@ -101,6 +130,22 @@ class AdaptationData(pl.LightningDataModule):
     def split_names(self) -> tuple[str, ...]:
         """Evaluation splits in the order of `val_dataloader`."""
         return tuple(self._splits)
+
+    def extreme_rows(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Return split and row of the shortest and of the longest example of all."""
+        shortest = min(self.tokens, key=lambda name: self.tokens[name].lengths.min())
+        longest = max(self.tokens, key=lambda name: self.tokens[name].lengths.max())
+        return (
+            (shortest, int(self.tokens[shortest].lengths.argmin())),
+            (longest, int(self.tokens[longest].lengths.argmax())),
+        )
+
+    def collate(self, rows: list[dict[str, Any]]) -> Batch:
+        """Return examples as one batch, padded as `padding` says."""
+        self.tokenizer.padding_side = self.padding.side
+        batch = self._objective.collate(rows, self.tokenizer, length=self.padding.length)
+        batch[INDEX] = torch.tensor([row[INDEX] for row in rows])
+        return batch
 
     def set_segment(self, start: int, count: int) -> None:
         """Make the next `train_dataloader` give `count` batches of the stream from `start` on."""
@@ -134,15 +179,20 @@ class AdaptationData(pl.LightningDataModule):
         rows = self._splits[split]
         rows = rows.select(range(min(max_examples, len(rows))))
         batches = evaluation_batches(rows.lengths, batch_size)
-        return [self._collate(rows.rows(batch)) for batch in self._own(batches)]
+        return [self.collate(rows.rows(batch)) for batch in self._own(batches)]
 
     def _own(self, batches: list[list[int]]) -> list[list[int]]:
         return batches[self._rank :: self._world_size]
 
     def _loader(self, rows: Tokens, shares: list[Share]) -> DataLoader[Batch]:
-        batches = _Batches(rows, shares, self._collate, is_weighted=self._world_size > 1)
+        batches = _Batches(rows, shares, self.collate, is_weighted=self._world_size > 1)
         # The generator keeps `iter()` from drawing on torch's global one.
         return DataLoader(batches, batch_size=None, generator=torch.Generator())
+
+
+def model_inputs(batch: Batch) -> Batch:
+    """Return what the model takes of a batch: all but labels, indices and weights."""
+    return {name: value for name, value in batch.items() if name not in (LABEL, INDEX, WEIGHT)}
 
 
 class _Batches(torch.utils.data.Dataset[Batch]):
@@ -171,14 +221,3 @@ class _Batches(torch.utils.data.Dataset[Batch]):
         if self._is_weighted:
             batch[WEIGHT] = torch.tensor(share.weight)
         return batch
-
-
-def _collator(
-    objective: Objective, tokenizer: PreTrainedTokenizerBase
-) -> Callable[[list[dict[str, Any]]], Batch]:
-    def collate(rows: list[dict[str, Any]]) -> Batch:
-        batch = objective.collate(rows, tokenizer)
-        batch[INDEX] = torch.tensor([row[INDEX] for row in rows])
-        return batch
-
-    return collate

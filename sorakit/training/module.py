@@ -14,7 +14,7 @@ from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.tuner import adapted_matrices
 from sorakit.metric_names import INDEX, LABEL, TRAIN_LOSS
 from sorakit.objectives import Objective
-from sorakit.training.data import WEIGHT, Batch
+from sorakit.training.data import WEIGHT, Batch, model_inputs
 from sorakit.training.devices import from_all_processes
 from sorakit.training.evaluation import SplitResult, split_result
 
@@ -68,9 +68,7 @@ class AdaptationModule(pl.LightningModule):
     @override
     def forward(self, batch: Batch) -> Tensor:
         """Return logits, (b, classes), float32."""
-        others = (LABEL, INDEX, WEIGHT)
-        inputs = {name: value for name, value in batch.items() if name not in others}
-        return self.model(**inputs).logits.float()
+        return self.model(**model_inputs(batch)).logits.float()
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean loss of a batch; with several processes, this one's share of it."""

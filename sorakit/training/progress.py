@@ -1,6 +1,7 @@
 """The progress bar: phase, xi, parameters left, and the two scores."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,13 +24,22 @@ class StageProgress(ProgressBar):
         scheduler: The run's schedule.
         adapter: What is trained.
         title: What is being run.
+        notes: Lines below the title.
     """
 
-    def __init__(self, scheduler: XiScheduler, *, adapter: Adapter, title: str) -> None:
+    def __init__(
+        self,
+        scheduler: XiScheduler,
+        *,
+        adapter: Adapter,
+        title: str,
+        notes: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self._scheduler = scheduler
         self._adapter = adapter
         self._title = title
+        self._notes = notes
         self._console = Console(file=sys.stderr, highlight=False)
         self._progress: Progress | None = None
         self._bar: Any = None
@@ -38,6 +48,8 @@ class StageProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._console.print(f"[bold]{self._title}[/bold]")
+        for note in self._notes:
+            self._console.print(note, markup=False, soft_wrap=True)
         if self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),

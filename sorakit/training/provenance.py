@@ -34,6 +34,7 @@ def run_meta(
     data: dict[str, Any],
     backbone_fingerprint: str,
     model: dict[str, Any],
+    interface: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the content of `meta.json` at the start of a run.
 
@@ -42,7 +43,8 @@ def run_meta(
         task: The data.
         data: What is said of them (`DataReport.meta`).
         backbone_fingerprint: Hash of the base weights.
-        model: Sizes of the model.
+        model: Sizes of the model, and layers that were left out.
+        interface: What a class index means, and how texts become inputs.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -57,6 +59,7 @@ def run_meta(
         "hardware": _hardware(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": model,
+        "interface": interface,
     }
 
 

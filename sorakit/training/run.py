@@ -25,6 +25,7 @@ from sorakit.objectives import objective
 from sorakit.records import (
     CHECKPOINTS_DIR,
     DENSE_CHECKPOINT,
+    FLOOR,
     LOCK_FILE,
     FolderInUseError,
     RunWriter,
@@ -37,6 +38,13 @@ from sorakit.records import (
 )
 from sorakit.tracking.live import live_tracker
 from sorakit.training.checkpoint import ResumePoint, checkpoints
+from sorakit.training.compatibility import (
+    check_tokens,
+    describe_interface,
+    interface_lines,
+    leave_out_unreached,
+    settle_padding,
+)
 from sorakit.training.data import AdaptationData
 from sorakit.training.data_report import data_report
 from sorakit.training.dense import SharedDenseStage, dense_name
@@ -142,13 +150,10 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
         label_names=task.label_names,
         attention=_attention(config),
     )
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden_size": backbone.hidden_size,
         "num_layers": backbone.num_layers,
     }
-    adapter = config.method.adapter
-    model = adapter.build(backbone.model, config, head=goal.head_modules(backbone.model))
-    sizes["num_adapter_params"] = count_adapter_params(adapter.matrices(model))
     data = AdaptationData(
         task,
         backbone.tokenizer,
@@ -165,6 +170,19 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
     if rank == 0:
         for sentence in report.warnings:
             warnings.warn(sentence, stacklevel=2)
+    check_tokens(backbone.model, data, name=config.backbone.name)
+    data.padding = settle_padding(backbone.model, data)
+    interface = describe_interface(task, data)
+    adapter = config.method.adapter
+    head = goal.head_modules(backbone.model)
+    adapted, left_out = config, []
+    if adapter.role != FLOOR:
+        adapted, left_out = leave_out_unreached(backbone.model, data, config, head=head)
+    model = adapter.build(backbone.model, adapted, head=head)
+    sizes |= {
+        "num_adapter_params": count_adapter_params(adapter.matrices(model)),
+        "layers_left_out": left_out,
+    }
     module = AdaptationModule(
         model,
         split_names=data.split_names,
@@ -199,7 +217,9 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
     steps = StepRecorder(writer, scheduler=scheduler)
     callbacks: list[pl.Callback] = [scheduler, steps]
     if show_progress:
-        progress = StageProgress(scheduler, adapter=adapter, title=_title(config, path))
+        progress = StageProgress(
+            scheduler, adapter=adapter, title=_title(config, path), notes=interface_lines(interface)
+        )
         callbacks.append(progress)
         scheduler.on_stage_end.append(progress.stage_ended)
     scheduler.on_stage_end.append(recorder)
@@ -225,6 +245,7 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
             data=report.meta,
             backbone_fingerprint=backbone.fingerprint,
             model=sizes,
+            interface=interface,
         ),
     )
 

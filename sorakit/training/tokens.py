@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _CHUNK_ROWS = 5_000
 _CACHED_FROM = 20_000
 """Rows of a split from which on its tokens are kept in a file."""
-_FORMAT = "1"
+_FORMAT = "2"
 _INPUT_IDS = "input_ids"
 _IS_CUT = "is_cut"
 _OF_ONES = "attention_mask"  # one for every token before padding
@@ -79,6 +79,27 @@ class Tokens:
             has_mask=self.has_mask,
             index=self.index[chosen],
         )
+
+    def largest(self, name: str) -> tuple[int, int] | None:
+        """Return the largest value of an input of the model, and the first row that holds it.
+
+        None where the tokenizer gives no such input, or no token at all.
+        """
+        found = None
+        for number, chunk in enumerate(self.chunks):
+            values, offsets = chunk.get(name, (np.empty(0), np.empty(0)))
+            if len(values) == 0:
+                continue
+            at = int(values.argmax())
+            if found is None or int(values[at]) > found[0]:
+                place = int(np.searchsorted(offsets, at, side="right")) - 1
+                found = (int(values[at]), number * _CHUNK_ROWS + place)
+        return found
+
+    def share_of(self, token: int) -> float:
+        """Return the share of all tokens that have an id."""
+        ids = [chunk[_INPUT_IDS][0] for chunk in self.chunks]
+        return sum(int((values == token).sum()) for values in ids) / max(sum(map(len, ids)), 1)
 
     def _row(self, position: int) -> dict[str, Any]:
         index = int(self.index[position])
@@ -171,6 +192,7 @@ def _encoded(
             truncation=True,
             max_length=max_length,
             return_attention_mask=False,
+            split_special_tokens=True,  # [SEP] in a text is text: BART counts its end tokens
         )
         ids = encoding[_INPUT_IDS]
         arrays = {
@@ -193,7 +215,9 @@ def _cut_rows(
         if len(ids) >= max_length:
             texts = [column[row] for column in columns]
             pair = texts[1] if len(texts) > 1 else None
-            whole = tokenizer(texts[0], pair, truncation=False, verbose=False)[_INPUT_IDS]
+            whole = tokenizer(
+                texts[0], pair, truncation=False, verbose=False, split_special_tokens=True
+            )[_INPUT_IDS]
         is_cut.append(len(whole) > len(ids))
     return is_cut
 
