@@ -307,16 +307,19 @@ def _repeat(options: Namespace, *, given: Sequence[str]) -> int:
 
 def _run_with_controls(config: RunConfig, controls: str) -> int:
     from sorakit.sweep.controls import parse_controls
+    from sorakit.sweep.data_check import require_data
     from sorakit.sweep.engines import LocalEngine
     from sorakit.sweep.grid import one_path
     from sorakit.sweep.plan import plan_points
 
     sweep = one_path(config, controls=parse_controls(controls))
     plan = plan_points(sweep, out=Path(config.out_dir or _RUNS), threads_per_run=None)
+    require_data(plan.jobs)
     return _run_plan(plan, lambda: LocalEngine(workers=1))
 
 
 def _sweep(options: Namespace) -> int:
+    from sorakit.sweep.data_check import require_data
     from sorakit.sweep.display import describe_plan
     from sorakit.sweep.plan import plan_sweep
 
@@ -331,6 +334,7 @@ def _sweep(options: Namespace) -> int:
         threads_per_run=options.threads_per_run,
         records=[Path(folder) for folder in options.records or ()],
     )
+    require_data(plan.jobs)
     workers = options.workers or 1
     if options.dry_run:
         _say(describe_plan(plan, workers=workers))

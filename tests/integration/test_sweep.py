@@ -57,7 +57,7 @@ def has_checkpoint(path: Path) -> bool:
 
 def test_failed_run_does_not_stop_the_others(hub, tmp_path, capsys):
     out = tmp_path / "out"
-    bad = {"task.train_file": "none.csv"}
+    bad = {"task.max_length": 64}  # more than the model takes
     file = write_sweep(hub, tmp_path / "sweep.yaml", points=[bad, *CONTROLS])
     command = ["sweep", f"--config={file}", f"--out={out}", "--workers=2"]
     assert call(*command) == 1
@@ -65,8 +65,8 @@ def test_failed_run_does_not_stop_the_others(hub, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     log = failed.path / LOG_FILE
     assert printed[-1] == f"    log: {log}"
-    assert printed[-2].startswith(f"  {failed.path} task.train_file=none.csv: `task.train_file` ")
-    assert "`task.train_file` must be an existing file" in log.read_text()
+    assert printed[-2].startswith(f"  {failed.path} task.max_length=64: `task.max_length` ")
+    assert "`task.max_length` must be <= 32" in log.read_text()
     assert [load_run(job.path).state for job in others] == ["completed", "completed"]
     origins = [load_run(job.path).meta.get("dense_stage_of") for job in others]
     assert origins == [None, others[0].point.run_id], "the dense stage was not shared"
@@ -162,6 +162,19 @@ def test_folder_that_cannot_be_written_is_refused(hub, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "must be a folder that can be written, got '/proc/sorakit" in printed.err
     assert (printed.out, printed.err.count("\n")) == ("", 1)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+def test_data_of_every_point_are_looked_at_before_anything_runs(hub, tmp_path, capsys, arguments):
+    points = [*CONTROLS, {"task.label_column": "gold"}]
+    file = write_sweep(hub, tmp_path / "sweep.yaml", points=points)
+    assert call("sweep", f"--config={file}", f"--out={tmp_path / 'out'}", *arguments) == 2
+    assert capsys.readouterr().err == (
+        "sorakit: error: Point task.label_column=gold: `task.label_column` must be a column of "
+        "train.csv (text, label), got 'gold'. The first line must be a header with the names of "
+        "the columns.\n"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_dry_run_imports_no_torch(hub, tmp_path):
