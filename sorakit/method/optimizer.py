@@ -18,6 +18,7 @@ from typing_extensions import override
 from sorakit.config import GateUpdate
 from sorakit.method.gates import gate_rule
 from sorakit.method.prox import largest_threshold
+from sorakit.method.rank_scale import decay_live_ranks_, to_unit_scale_
 from sorakit.method.tuner import AdaptedMatrix, rank_costs
 
 GROWTH_AVERAGING = 0.99  # weight of the past: growth is noise of single steps around a small mean
@@ -145,6 +146,10 @@ class ProxAdamW(AdamW):
     ) -> None:
         groups = [_with_rule(group) if "xi" in group else group for group in params]
         super().__init__(groups, lr=lr, weight_decay=0.0)
+        for group in self.param_groups:
+            # One kernel for all. Not by the argument of AdamW: with that, GradScaler leaves it to
+            # the kernel to unscale gradients, which never sees those of gates on SGD.
+            group["fused"] = all(p.device.type in ("cpu", "cuda") for p in group["params"])
         self.matrices = tuple(matrices)
         self._rank_weight_decay = rank_weight_decay
         self._unit_scale = unit_scale
@@ -164,6 +169,7 @@ class ProxAdamW(AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        _fill_empty(self.matrices)
         for group in self.gate_groups:
             _fill_gradients(group)
             _warn_of_schedule(group)
@@ -192,12 +198,12 @@ class ProxAdamW(AdamW):
                 costs=self._costs(group) if group["least"] > 0 else None,
                 least=group["least"],
             )
-        if self._unit_scale:
-            for matrix in self.matrices:
-                growth = _to_unit_scale_(matrix).log()
-                state = self.state[matrix.gate]
+        if self._unit_scale and self.matrices:
+            growths = to_unit_scale_(self.matrices)
+            states = [self.state[matrix.gate] for matrix in self.matrices]
+            for state, growth in zip(states, growths, strict=True):
                 if "growth" not in state:
-                    state["growth"] = growth
+                    state["growth"] = growth.clone()
                 state["growth"].lerp_(growth, 1 - GROWTH_AVERAGING)
         return loss
 
@@ -227,35 +233,8 @@ class ProxAdamW(AdamW):
         if self._rank_weight_decay == 0 or not self.matrices:
             return
         lrs = {id(p): group["lr"] for group in self.param_groups for p in group["params"]}
-        for matrix in self.matrices:
-            live = (matrix.gate != 0).to(matrix.lora_A.dtype)
-            shrink = 1 - lrs[id(matrix.lora_A)] * self._rank_weight_decay * live
-            matrix.lora_A.mul_(_along_rows(shrink, matrix.lora_A))
-            matrix.lora_B.mul_(_along_columns(shrink, matrix.lora_B))
-
-
-def _to_unit_scale_(matrix: AdaptedMatrix) -> Tensor:
-    """Scale rows of A and columns of B to norm 1 and the gate by what was taken off.
-
-    Returns:
-        What was taken off each rank, `|A_i| |B_i|`; 1 where that was 0.
-    """
-    rows = matrix.lora_A.flatten(1).norm(dim=1)
-    columns = matrix.lora_B.transpose(0, 1).flatten(1).norm(dim=1)
-    # A row that is exactly 0 has no direction; it stays, and its gate is 0 by the product.
-    matrix.lora_A.div_(_along_rows(torch.where(rows > 0, rows, 1.0), matrix.lora_A))
-    matrix.lora_B.div_(_along_columns(torch.where(columns > 0, columns, 1.0), matrix.lora_B))
-    taken = rows * columns
-    matrix.gate.mul_(taken)
-    return torch.where(taken > 0, taken, 1.0).to(matrix.gate.dtype)
-
-
-def _along_rows(vector: Tensor, like: Tensor) -> Tensor:
-    return vector.view(-1, *[1] * (like.dim() - 1))
-
-
-def _along_columns(vector: Tensor, like: Tensor) -> Tensor:
-    return vector.view(1, -1, *[1] * (like.dim() - 2))
+        shrinks = [lrs[id(matrix.lora_A)] * self._rank_weight_decay for matrix in self.matrices]
+        decay_live_ranks_(self.matrices, shrinks)
 
 
 def _averaged_gradients(optimizer: Optimizer, group: dict[str, Any]) -> list[Tensor]:
@@ -285,6 +264,17 @@ def _with_rule(group: dict[str, Any]) -> dict[str, Any]:
     completed = {"gate_update": "sgd", "averaging": 0.0, "least": 0, **group}
     eps = gate_rule(completed["gate_update"]).eps
     return completed if eps is None else {"eps": eps, **completed}
+
+
+def _fill_empty(matrices: Sequence[AdaptedMatrix]) -> None:
+    """Give matrices whose ranks are all taken out (`Compaction`) gradients as empty as they are.
+
+    Then AdamW counts the step for them as for the others.
+    """
+    for matrix in matrices:
+        if len(matrix.gate) == 0:
+            for parameter in (matrix.lora_A, matrix.lora_B, matrix.gate):
+                parameter.grad = torch.zeros_like(parameter)
 
 
 def _names(group: dict[str, Any]) -> Sequence[str]:
