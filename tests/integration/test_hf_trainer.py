@@ -128,7 +128,7 @@ def test_prox_sgd_beside_adamw_takes_the_gates_where_prox_adamw_does(tiny_bert, 
     make_trainer(model, prox_adamw(model), examples, tmp_path).train()
     expected = values(model)
     model.load_state_dict(initial)
-    adamw = AdamW(others(model), lr=LR, weight_decay=0.0)
+    adamw = AdamW(others(model), lr=LR, weight_decay=0.0, fused=True)
     step_gates = StepGates(ProxSGD(gates(model).items(), lr=1.0, xi=XI))
     make_trainer(model, adamw, examples, tmp_path, callbacks=[step_gates]).train()
     assert torch.equal(values(model), expected)
