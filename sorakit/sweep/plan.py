@@ -8,17 +8,23 @@ from typing import Literal
 
 import pandas as pd
 
-from sorakit.config import RunConfig
+from sorakit.config import METHOD_VERSION, RunConfig
 from sorakit.records import (
     DENSE_STAGES_DIR,
+    FLOOR,
     check_run_content,
+    config_to_dict,
     dense_key,
+    find_runs,
     is_complete,
     is_run_folder,
     load_run,
     read_meta,
+    role_of,
     run_id,
+    short_hash,
 )
+from sorakit.records.matching import matching_ids
 from sorakit.sweep.controls import ControlRule, control_of, is_path, with_steps_of
 from sorakit.sweep.grid import Point, Sweep, load_sweep
 from sorakit.training.inputs import require_same_inputs
@@ -69,6 +75,7 @@ class Plan:
         jobs: One a point, each path followed by its controls.
         out: Folder of the run folders.
         records: Folders with records of finished runs that the sweep names.
+        kept: Run id -> records of a run below `records`, packed or not.
         num_duplicates: Points that were there twice.
     """
 
@@ -76,6 +83,7 @@ class Plan:
     jobs: list[Job]
     out: Path
     records: list[Path]
+    kept: dict[str, Path]
     num_duplicates: int
 
     @property
@@ -137,7 +145,7 @@ class Plan:
         return next(filter(is_complete, (job.path, *self._kept(job))), None)
 
     def _kept(self, job: Job) -> list[Path]:
-        return [folder / job.point.run_id for folder in self.records]
+        return [self.kept[job.point.run_id]] if job.point.run_id in self.kept else []
 
 
 def plan_sweep(
@@ -171,14 +179,19 @@ def plan_points(sweep: Sweep, *, out: Path, threads_per_run: int | None) -> Plan
         ValueError: If a control or a run folder cannot be used.
     """
     jobs: dict[str, Job] = {}
+    shared: set[str] = set()
     for point in sweep.points:
         for job in _with_controls(point, sweep.controls, out=out, threads=threads_per_run):
+            if job.point is not point and _shared_name(job) in shared:
+                continue
+            shared.add(_shared_name(job))
             jobs.setdefault(_name(job), job)
     plan = Plan(
         name=sweep.name,
         jobs=list(jobs.values()),
         out=out,
         records=sweep.records,
+        kept=_kept_runs(sweep.records),
         num_duplicates=sweep.num_duplicates,
     )
     for job in plan.jobs:  # paths stand before their controls
@@ -187,6 +200,15 @@ def plan_points(sweep: Sweep, *, out: Path, threads_per_run: int | None) -> Plan
         else:
             plan.look_at_path(job)
     return plan
+
+
+def _kept_runs(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return run id -> records of every run at or below some folders, packed or not."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"`records` must be existing folders, got {str(folder)!r}.")
+    paths = (path for folder in folders for path in find_runs(folder))
+    return {path.name: path for path in paths}
 
 
 def require_writable(folder: Path) -> None:
@@ -224,6 +246,22 @@ def _with_controls(
 def _name(job: Job) -> str:
     """Return what makes a job another than all others."""
     return job.point.run_id if job.steps_of is None else f"after {job.point.run_id}"
+
+
+def _shared_name(job: Job) -> str:
+    """Return what tells apart controls that several paths may have in common.
+
+    A floor, and another method of one rank, are the same run beside paths that differ in gates or
+    levels only.
+    """
+    config = job.config
+    if is_path(config) or config.stage.control != "none":
+        return job.point.run_id
+    role = role_of(config.method.name, config.stage.control)
+    content = config_to_dict(config)
+    floor = matching_ids(content, method_version=METHOD_VERSION)["floor_id"]
+    method = None if role == FLOOR else content["method"]
+    return short_hash({"floor": floor, "role": role, "method": method})
 
 
 def _job(point: Point, *, out: Path, threads: int | None) -> Job:

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from sorakit.cli import main
 from sorakit.config import METHOD_VERSION
-from sorakit.records import Run, find_runs, load_run, role_of
+from sorakit.records import Run, find_runs, is_complete, load_run, role_of
+from sorakit.records.packing import pack_runs
 from sorakit.sweep.controls import with_steps_of
 from sorakit.training.module import AdaptationModule
 from tests.support.broken_runs import files_of
@@ -322,6 +323,16 @@ def test_repetition_goes_where_it_is_told_and_says_where_it_differs(complete, tm
     assert load_run(tmp_path / "copy").state == "completed"
 
 
+def test_packed_run_is_repeated_in_the_folder_of_a_new_run(complete, tmp_path, capsys):
+    pack = tmp_path / "pack"
+    pack_runs([complete], pack)
+    packed = pack / load_run(complete).run_id
+    assert call("run", str(packed)) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == f"Its 4 stages are those of {packed}, bit for bit."
+    assert is_complete(tmp_path / "runs" / "files" / packed.name)
+
+
 def test_run_that_is_not_complete_goes_on_in_its_folder(complete, tmp_path, capsys):
     path = tmp_path / "run"
     shutil.copytree(complete, path)
@@ -338,7 +349,7 @@ def test_what_cannot_be_repeated_is_refused(complete, tmp_path, capsys):
     def refuse(*arguments: str, words: str) -> None:
         assert_refused(capsys, ["run", *arguments], words, folder=tmp_path)
 
-    refuse(str(tmp_path / "none"), words="`RUN_FOLDER` must be the folder of a run")
+    refuse(str(tmp_path / "none"), words="`RUN_FOLDER` must be a run folder")
     refuse(str(complete), "--seed=1", words="`RUN_FOLDER` must be repeated as it is")
     refuse(str(complete), "--controls=floor", words="`--controls` must not be given")
     path = tmp_path / "run"

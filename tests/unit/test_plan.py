@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from sorakit.config import StageConfig, XiConfig
-from sorakit.records import load_run, run_id
+from sorakit.records import find_runs, load_run, role_of, run_id
+from sorakit.records.packing import pack_runs
 from sorakit.sweep.cost import cost_model
 from sorakit.sweep.display import describe_plan
 from sorakit.sweep.plan import Plan, plan_sweep
@@ -21,7 +22,8 @@ SEEDS = {"grid": {"seed": [0, 1, 2]}}
 
 
 def plan(folder: Path, content: dict[str, Any] = SEEDS, *, threads: int = 1) -> Plan:
-    folder.mkdir(exist_ok=True)
+    for needed in (folder, *([folder / "kept"] if "records" in content else [])):
+        needed.mkdir(exist_ok=True)
     (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
     return plan_sweep([folder / "sweep.yaml"], out=folder / "out", threads_per_run=threads)
 
@@ -53,6 +55,23 @@ def test_records_that_the_sweep_names_are_finished_runs(tmp_path):
     write_run(tmp_path / "kept", seed=2)
     sweep = plan(tmp_path, {**SEEDS, "records": "kept"})
     assert states(sweep) == ["waiting", "waiting", "completed"]
+
+
+def test_records_in_a_pack_are_finished_runs(tmp_path):
+    path = write_run(tmp_path / "out" / "pydoc_topic", xi=XI)
+    control = plan(tmp_path, TARGETS).jobs[-1]
+    write_run(tmp_path / "out" / "pydoc_topic", xi=XI, stage=control.config.stage)
+    pack_runs(find_runs(tmp_path / "out"), tmp_path / "kept" / "pack")
+    shutil.rmtree(tmp_path / "out")
+    sweep = plan(tmp_path, {**TARGETS, "records": "kept"})
+    assert states(sweep) == ["completed", "waiting", "waiting", "completed"]
+    assert sweep.kept[path.name] == tmp_path / "kept" / "pack" / path.name
+
+
+def test_records_that_are_not_there_are_refused(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("records: none")
+    with pytest.raises(ValueError, match=r"^`records` must be existing folders, got '.*/none'.$"):
+        plan_sweep([tmp_path / "sweep.yaml"], out=tmp_path / "out", threads_per_run=1)
 
 
 def test_wider_grid_only_adds(tmp_path):
@@ -203,6 +222,16 @@ def test_control_of_a_path_that_is_not_done_may_not_be_taken_for_a_run_that_is(t
     # Its own length is not known yet; that of the file is another run.
     write_run(tmp_path / "out" / "pydoc_topic", "hold_dense", xi=XI)
     assert states(plan(tmp_path, TARGETS)) == ["waiting"] * 4
+
+
+def test_paths_that_differ_in_gates_have_one_floor_and_one_lora(tmp_path):
+    gates = [{"gates.gate_lr": 1.0}, {"gates.gate_lr": 3.0}]
+    content = {"controls": ["floor", {"lora": [1, 2]}, "hold_dense"], "points": gates}
+    sweep = plan(tmp_path, content)
+    roles = [role_of(job.config.method.name, job.config.stage.control) for job in sweep.jobs]
+    assert roles == ["path", "floor", "lora", "lora", "hold_dense", "path", "hold_dense"]
+    other = plan(tmp_path, {**content, "points": [*gates, {"optim.lr": 2e-3}]})
+    assert len(other.jobs) == 7 + 5, "another learning rate is another floor"
 
 
 def test_controls_without_a_path_are_refused(tmp_path):

@@ -114,6 +114,7 @@ def test_dense_stages_are_no_runs(tmp_path):
 
 
 def sweep_with_control(folder: Path) -> Plan:
+    (folder / "kept").mkdir(exist_ok=True)
     file = folder / "both.yaml"
     content = {"xi.spacing": "target", "controls": ["hold_dense"], "records": "kept"}
     file.write_text(yaml.safe_dump({**content, "grid": {"seed": [0, 1, 2]}}))
