@@ -1,6 +1,7 @@
 """The command line, end to end: exit codes, one sentence on stderr, nothing written."""
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -315,7 +316,8 @@ def test_repetition_goes_where_it_is_told_and_says_where_it_differs(complete, tm
     other = tmp_path / "original"
     shutil.copytree(complete, other)
     lines = (other / "stages.jsonl").read_text().splitlines()
-    lines[2] = lines[2].replace('"stage": 2', '"stage": 2 ')
+    stage = json.loads(lines[2])
+    lines[2] = json.dumps({**stage, "train_loss": math.nextafter(stage["train_loss"], math.inf)})
     (other / "stages.jsonl").write_text("\n".join(lines) + "\n")
     assert call("run", str(other), f"--out_dir={tmp_path / 'copy'}") == 0
     printed = capsys.readouterr().out.splitlines()
