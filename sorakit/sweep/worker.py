@@ -26,6 +26,12 @@ IN_USE = 75
 INTERRUPTED = 130
 _REQUEST = "SORAKIT_REQUEST"
 """Environment variable with the request, for the other processes of the run."""
+_NOT_INHERITED = (
+    _REQUEST,
+    *("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "TORCHELASTIC_", "JSM_"),
+    *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
+)
+"""Beginnings of the names of environment variables."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +89,14 @@ def start_worker(request: Request, *, env: Mapping[str, str]) -> subprocess.Pope
 
 
 def _own_environment() -> dict[str, str]:
-    """Return the environment without a request that a worker would take for its own."""
-    return {name: value for name, value in os.environ.items() if name != _REQUEST}
+    """Return the environment without what a worker would take for its own.
+
+    That is the request of a worker above this one, and what a launcher told the sweep of its rank:
+    the sweep is one process whatever launched it, and a run starts its processes itself.
+    """
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)
+    }
 
 
 def last_line(log: Path) -> str:
