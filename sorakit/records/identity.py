@@ -19,6 +19,10 @@ PATH = "path"
 FLOOR = "floor"
 """Role of a run without an adapter."""
 
+_LATER_OPTIONS = (("task", "train_examples"), ("method", "exclude_modules"))
+"""Options that came after records with this method version: null is what a run did before them, and
+has no mention, so that it keeps its name."""
+
 
 def role_of(method: str, control: str) -> str:
     """Return what a run stands for: the path, the floor, another method, or the control it is.
@@ -111,13 +115,14 @@ def _named_content(config: RunConfig) -> dict[str, Any]:
     """Return what names a run or a dense stage.
 
     Of several devices it is their number that changes results, by rounding and dropout. One has no
-    mention: a run on it has the name that it had before there could be several. A sample of the
-    training examples alike.
+    mention: a run on it has the name that it had before there could be several. Options that came
+    later alike.
     """
     content = config_to_dict(config)
     del content["task"]["label"]
-    if config.task.train_examples is None:
-        del content["task"]["train_examples"]
+    for section, option in _LATER_OPTIONS:
+        if content[section][option] is None:
+            del content[section][option]
     del content["out_dir"]
     del content["tracking"]
     trainer = content["trainer"]

@@ -19,6 +19,7 @@ from tests.support.fake_runs import fake_config, fake_examples, fake_stage, writ
 NOT_HASHED = {
     "task.label",  # a name for the reader
     "out_dir",
+    "task.label",  # only a name
     "trainer.num_threads",
     "trainer.strategy",  # auto is ddp
     "tracking.wandb",
@@ -32,6 +33,8 @@ OTHER_VALUES: dict[str, Any] = {
     "xi.budget": XiConfig(spacing="target", budget=500),
     "method.target_modules": ["query"],
     "task.metric": "f1",
+    "task.train_examples": 100,
+    "method.exclude_modules": ["query"],
     "xi.ratio": 1.5,
     "xi.spacing": XiConfig(spacing="linear", end=0.1),
     "xi.end": 0.5,
