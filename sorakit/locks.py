@@ -1,8 +1,9 @@
 """File locks that the operating system releases when their holder dies.
 
-`flock`, not a file whose existence is the lock: that one outlives a killed process, and two others
-that take it over at once can both believe that they hold it. Host and pid are written into the file
-for messages only.
+`filelock` takes and releases them: `flock` on Linux and macOS, never its fallback to a file whose
+existence is the lock, which outlives a killed process. Two things it has no words for are here: a
+file that is removed when its lock is released and names its holder, for messages only; and a look
+at who holds a lock, which neither makes the file nor keeps anybody out meanwhile.
 """
 
 import contextlib
@@ -11,11 +12,14 @@ import fcntl
 import json
 import os
 import socket
-import time
 import warnings
 from pathlib import Path
 
-_NOT_SUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+import filelock
+
+_ENOTSUPP = 524
+"""What the kernel of Linux says of file systems without locks (autofs, some NFS); no name in C."""
+_NOT_SUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, _ENOTSUPP}
 _POLL_SECONDS = 0.1
 
 
@@ -28,50 +32,45 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor: int | None = None
+        self._lock = filelock.FileLock(path, fallback_to_soft=False, thread_local=False)
+        self._is_held = False
 
     def acquire(self, *, patience: float = 0.0) -> bool:
-        """Take the lock; return whether that was possible within `patience` seconds."""
-        last = time.monotonic() + patience
-        while not self._try():
-            if time.monotonic() >= last:
-                return False
-            time.sleep(_POLL_SECONDS)
+        """Take the lock; return whether that was possible within `patience` seconds.
+
+        On a file system without locks it counts as taken, with a warning.
+
+        Raises:
+            OSError: If the file cannot be made, or cannot be locked.
+        """
+        assert not self._is_held
+        try:
+            self._lock.acquire(timeout=patience, poll_interval=_POLL_SECONDS)
+        except filelock.Timeout:
+            return False
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED:
+                if error.filename is not None:
+                    raise
+                reason = f"its file system does not lock this file: {error.strerror}"
+                raise OSError(error.errno, reason, str(self._path)) from error
+            warnings.warn(
+                f"The file system of {str(self._path)!r} has no locks; do not write into one run "
+                "folder from two processes.",
+                stacklevel=2,
+            )
+        self._is_held = True
+        holder = {"host": socket.gethostname(), "pid": os.getpid()}
+        self._path.write_text(json.dumps(holder), encoding="utf-8")
         return True
 
     def release(self) -> None:
         """Give the lock back; nothing happens if it is not held."""
-        if self._descriptor is not None:
+        if self._is_held:
             # Removed while it is held: who opened it before finds that it is no longer the file.
             self._path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _try(self) -> bool:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        except OSError as error:
-            if error.errno not in _NOT_SUPPORTED:
-                os.close(descriptor)
-                raise
-            warnings.warn(
-                f"The file system of {str(self._path)!r} has no locks; do not write into one run "
-                "folder from two processes.",
-                stacklevel=4,
-            )
-        if not _is_file(descriptor, self._path):
-            os.close(descriptor)
-            return False
-        os.ftruncate(descriptor, 0)
-        os.write(
-            descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
-        )
-        self._descriptor = descriptor
-        return True
+            self._lock.release()
+            self._is_held = False
 
 
 def lock_holder(path: Path) -> str | None:
@@ -92,13 +91,3 @@ def lock_holder(path: Path) -> str | None:
     finally:
         os.close(descriptor)
     return None
-
-
-def _is_file(descriptor: int, path: Path) -> bool:
-    """Return whether the open file still stands at `path`."""
-    try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False
-    here = os.fstat(descriptor)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import pandas as pd
 
+from sorakit.quoting import quoted
+
 
 def dump_line(row: Mapping[str, Any]) -> str:
     """Return a row as one line of JSON.
@@ -31,18 +33,35 @@ def append_lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of a file; none where it does not exist."""
+    """Return the complete lines of a file; none where it does not exist.
+
+    Raises:
+        ValueError: If a complete line is damaged.
+    """
     if not file.exists():
         return []
     lines = file.read_text("utf-8", errors="replace").split("\n")
     complete = lines[:-1]  # the last element is empty, or a torn line
     # Many lines at once: a quarter less time than one by one.
-    return cast(list[dict[str, Any]], json.loads(f"[{','.join(complete)}]"))
+    try:
+        return cast(list[dict[str, Any]], json.loads(f"[{','.join(complete)}]"))
+    except ValueError as error:
+        raise damaged(file, "a JSON object in every line", f"one with {error}") from error
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Return a file that holds one JSON object."""
-    return cast(dict[str, Any], json.loads(file.read_text("utf-8")))
+def parse_object(text: str, file: Path) -> dict[str, Any]:
+    """Return the JSON object that the text of a file holds.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise damaged(file, "a JSON object", quoted(text)) from error
+    if not isinstance(content, dict):
+        raise damaged(file, "a JSON object", quoted(text))
+    return cast(dict[str, Any], content)
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -76,3 +95,11 @@ def _drop_torn_line(file: Path) -> None:
     content = file.read_bytes()
     if content and not content.endswith(b"\n"):
         replace_bytes(file, content[: content.rfind(b"\n") + 1])
+
+
+def damaged(file: Path, wanted: str, found: str) -> ValueError:
+    """Return the error that says of a file what it must hold, and what was found."""
+    return ValueError(
+        f"`{file.name}` must hold {wanted}, got {found} in {str(file)!r}. Another program has "
+        "changed it; put back a copy, or remove the run folder and run it again."
+    )

@@ -8,12 +8,13 @@ import json
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pandas as pd
 import yaml
 
-from sorakit.records.durable import read_lines
+from sorakit.quoting import quoted
+from sorakit.records.durable import damaged, parse_object, read_lines
 from sorakit.records.examples import read_examples
 from sorakit.records.packed import (
     find_packed_runs,
@@ -31,6 +32,7 @@ from sorakit.records.schema import (
     STEPS_FILE,
     TIMINGS_FILE,
     RankRecord,
+    State,
     measure_columns,
     stage_columns,
 )
@@ -145,9 +147,9 @@ def read_meta(path: Path) -> dict[str, Any]:
     """Return `meta.json` of a run folder.
 
     Raises:
-        ValueError: If it is of another schema version.
+        ValueError: If it is of another schema version, or damaged.
     """
-    meta = cast(dict[str, Any], json.loads(_read_text(path, META_FILE)))
+    meta = parse_object(_read_text(path, META_FILE), path / META_FILE)
     version = meta.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(
@@ -159,13 +161,31 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the resolved configuration in a run folder."""
-    return parse_config(_read_text(path, CONFIG_FILE))
+    """Return the resolved configuration in a run folder.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    text = _read_text(path, CONFIG_FILE)
+    try:
+        return parse_config(text)
+    except ValueError as error:
+        raise damaged(path / CONFIG_FILE, "the options of a run", quoted(text)) from error
 
 
 def parse_config(text: str) -> dict[str, Any]:
-    """Return the resolved configuration that the text of a `config.yaml` holds."""
-    return cast(dict[str, Any], yaml.load(text, Loader=YAML_LOADER))
+    """Return the resolved configuration that the text of a `config.yaml` holds.
+
+    Raises:
+        ValueError: If it holds none.
+    """
+    try:
+        content = yaml.load(text, Loader=YAML_LOADER)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"`{CONFIG_FILE}` must hold options, got {quoted(text)}.")  # noqa: TRY004  # what a user wrote
+    return cast(dict[str, Any], content)
 
 
 def read_timings(path: Path) -> list[dict[str, Any]]:
@@ -185,10 +205,26 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
 
 
 def read_status(path: Path) -> dict[str, Any]:
-    """Return `status.json`; a run killed before it wrote one is running without a process."""
+    """Return `status.json`; a run killed before it wrote one is running without a process.
+
+    Raises:
+        ValueError: If it holds no state of a run.
+    """
+    unknown = {"state": "running", "error": None, "host": None, "pid": None}
     if not (path / STATUS_FILE).exists() and not is_packed(path):
-        return {"state": "running", "error": None, "host": None, "pid": None}
-    return cast(dict[str, Any], json.loads(_read_text(path, STATUS_FILE)))
+        return unknown
+    text = _read_text(path, STATUS_FILE)
+    try:
+        status = {**unknown, **json.loads(text)}
+    except (ValueError, TypeError):  # no JSON, or no object
+        status = {**unknown, "state": None}
+    if status["state"] not in get_args(State) or not isinstance(status["pid"], int | None):
+        raise ValueError(
+            f"`{STATUS_FILE}` must hold state ({', '.join(get_args(State))}), error, host and pid "
+            f"of a run, got {quoted(text)} in {str(path / STATUS_FILE)!r}. Delete it if no process "
+            "makes the run: the same command then goes on with it."
+        )
+    return status
 
 
 def is_complete(path: Path) -> bool:
@@ -208,7 +244,9 @@ def read_rows(path: Path, name: str) -> list[dict[str, Any]]:
 
 
 def _read_text(path: Path, name: str) -> str:
-    return packed_text(path, name) if is_packed(path) else (path / name).read_text("utf-8")
+    if is_packed(path):
+        return packed_text(path, name)
+    return (path / name).read_text("utf-8", errors="replace")
 
 
 def _read_table(path: Path, name: str, columns: list[str]) -> pd.DataFrame:

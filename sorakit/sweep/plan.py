@@ -17,6 +17,7 @@ from sorakit.records import (
     dense_key,
     find_runs,
     is_complete,
+    is_packed,
     is_run_folder,
     load_run,
     read_meta,
@@ -129,8 +130,9 @@ class Plan:
         check_run_content(job.path, job.config)
         cures = {job.path: "choose another `--out`"}
         cures |= dict.fromkeys(self._kept(job), "take its folder out of `records`")
-        for path in filter(is_run_folder, cures):
-            require_same_inputs(path, job.config, read_meta(path), cure=cures[path])
+        for path, cure in cures.items():
+            if is_run_folder(path) or is_packed(path):
+                require_same_inputs(path, job.config, read_meta(path), cure=cure)
         if self._record_of(job) is not None:
             job.state, job.was_there = "completed", True
 

@@ -66,15 +66,18 @@ def count_states(statuses: list[RunStatus]) -> str:
 def _status_of(path: Path) -> RunStatus:
     try:
         run = load_run(path)
-    except (ValueError, OSError, KeyError) as error:
+        state, detail = _state(run)
+        task = str(run.config["task"]["name"])
+        left = None if run.stages.empty else int(run.stages["num_nonzero_params"].iloc[-1])
+    except (ValueError, OSError) as error:
         return RunStatus(path=path, state="unreadable", detail=str(error))
-    state, detail = _state(run)
-    left = None if run.stages.empty else int(run.stages["num_nonzero_params"].iloc[-1])
+    except (KeyError, TypeError) as error:
+        return RunStatus(path=path, state="unreadable", detail=f"damaged files: {error}")
     command = f"sorakit run {shlex.quote(str(path))}"
     log = path / LOG_FILE
     return RunStatus(
         path=path,
-        task=str(run.config["task"]["name"]),
+        task=task,
         state=state,
         num_stages=len(run.stages),
         params_left=left,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sorakit.config import BackboneConfig, RunConfig, TaskConfig
+from sorakit.quoting import listed
 from sorakit.records.inputs import Input, changed, stamps
 from sorakit.tasks import load_task
 from sorakit.tasks.inputs import hub_revision, task_inputs
@@ -35,7 +36,6 @@ _MODEL_FILES = (
     "processor_config.json",
 )
 _REVISION = "revision"
-_MOST_NAMES = 3
 _BATCH = 1000
 """Examples that are hashed at a time."""
 
@@ -146,7 +146,7 @@ def _other_data(
         is_other = bool(set(names or ()) & set(now))
     else:
         is_other = fingerprint != meta["data_fingerprint"]
-    return f"other data ({_listed(names)})" if is_other else None
+    return f"other data ({_named(names)})" if is_other else None
 
 
 def _other_weights(
@@ -158,12 +158,12 @@ def _other_weights(
     # Whoever has loaded the weights knows that a file written anew holds the same.
     if loaded and loaded["backbone_fingerprint"] == meta["backbone_fingerprint"]:
         return None
-    return f"other base weights ({_listed(names)})"
+    return f"other base weights ({_named(names)})"
 
 
 def _other_model(files: Mapping[str, Input], meta: Mapping[str, Any]) -> str | None:
     names = _altered(meta, "model", files)
-    return f"another base model or tokenizer ({_listed(names)})" if names else None
+    return f"another base model or tokenizer ({_named(names)})" if names else None
 
 
 def _altered(meta: Mapping[str, Any], kind: str, now: Mapping[str, Input]) -> list[str] | None:
@@ -221,8 +221,5 @@ def _backbone_folder(name: str) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
-def _listed(names: list[str] | None) -> str:
-    if not names:
-        return "their fingerprint differs"
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return f"changed: {', '.join(names[:_MOST_NAMES])}{more}"
+def _named(names: list[str] | None) -> str:
+    return f"changed: {listed(names)}" if names else "their fingerprint differs"

@@ -105,7 +105,8 @@ def test_who_waits_becomes_the_maker_when_the_maker_dies(tmp_path):
     dense = SharedDenseStage(tmp_path, name="stage")
     program = (
         "import sys, time; from pathlib import Path; from sorakit.locks import FileLock\n"
-        "assert FileLock(Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(600)"
+        "lock = FileLock(Path(sys.argv[1])); assert lock.acquire()\n"
+        "print('held', flush=True); time.sleep(600)"
     )
     maker = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "stage.lock")],

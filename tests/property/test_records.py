@@ -19,7 +19,6 @@ from tests.support.fake_runs import fake_config, fake_examples, fake_stage, writ
 NOT_HASHED = {
     "task.label",  # a name for the reader
     "out_dir",
-    "task.label",  # only a name
     "trainer.num_threads",
     "trainer.strategy",  # auto is ddp
     "tracking.wandb",

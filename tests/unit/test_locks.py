@@ -1,16 +1,22 @@
 """Locks: one holder, and none that is dead."""
 
+import errno
+import fcntl
 import os
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sorakit.locks import FileLock, lock_holder
 
 HOLD = (
     "import sys, time; from pathlib import Path; from sorakit.locks import FileLock\n"
-    "assert FileLock(Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(600)"
+    "lock = FileLock(Path(sys.argv[1])); assert lock.acquire()\n"
+    "print('held', flush=True); time.sleep(600)"
 )
 
 
@@ -68,8 +74,6 @@ def test_lock_of_a_killed_process_is_free(tmp_path):
 
 def test_lock_on_a_file_that_was_removed_meanwhile_is_not_taken(tmp_path, monkeypatch):
     # The holder releases, and so removes the file, between the opening and the locking of another.
-    import fcntl
-
     holder, late = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     assert holder.acquire()
     flock = fcntl.flock
@@ -83,3 +87,41 @@ def test_lock_on_a_file_that_was_removed_meanwhile_is_not_taken(tmp_path, monkey
     assert not late.acquire()
     assert late.acquire(), "the second look finds a new file"
     late.release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524])
+def test_file_system_without_locks_is_warned_of(number, tmp_path, monkeypatch):
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lock = FileLock(tmp_path / "lock")
+    message = (
+        f"The file system of {str(tmp_path / 'lock')!r} has no locks; do not write into one run "
+        "folder from two processes."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        assert lock.acquire()
+    assert lock_holder(tmp_path / "lock") is None, "it cannot be told"
+    lock.release()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EBADF, errno.EINVAL])
+def test_another_failure_says_that_it_was_the_lock(number, tmp_path, monkeypatch):
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, "no such luck")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    message = (
+        f"[Errno {number}] its file system does not lock this file: no such luck: "
+        f"{str(tmp_path / 'lock')!r}"
+    )
+    with pytest.raises(OSError, match=f"^{re.escape(message)}$"):
+        FileLock(tmp_path / "lock").acquire()
+
+
+def test_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "file"))):
+        FileLock(tmp_path / "file" / "lock").acquire()

@@ -164,7 +164,8 @@ def test_line_torn_inside_a_character_is_ignored(tmp_path: Path) -> None:
 def test_complete_line_that_is_no_json_is_refused(tmp_path: Path) -> None:
     path = write_run(tmp_path, num_stages=2)
     tear(path / STAGES_FILE, "{broken\n")
-    with pytest.raises(json.JSONDecodeError):
+    message = r"^`stages\.jsonl` must hold a JSON object in every line, got one with .* in '.*'\. "
+    with pytest.raises(ValueError, match=message):
         load_run(path)
 
 
@@ -367,6 +368,50 @@ def test_run_without_status_is_running_with_no_process(tmp_path: Path) -> None:
     path = write_run(tmp_path)
     (path / STATUS_FILE).unlink()
     assert (load_run(path).state, load_run(path).status["pid"]) == ("running", None)
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"state": "running", "host": "h"', "[]", '{"state": "odd"}', '{"state": 1}']
+)
+def test_damaged_status_is_one_sentence(tmp_path: Path, content: str) -> None:
+    file = tmp_path / STATUS_FILE
+    file.write_text(content)
+    message = (
+        "`status.json` must hold state (running, completed, failed, interrupted), error, host and "
+        f"pid of a run, got {content!r} in {str(file)!r}. Delete it if no process makes the run: "
+        "the same command then goes on with it."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read_status(tmp_path)
+
+
+def test_status_of_a_hand_lacks_its_process(tmp_path: Path) -> None:
+    (tmp_path / STATUS_FILE).write_text('{"state": "failed", "error": "E"}')
+    assert read_status(tmp_path) == {"state": "failed", "error": "E", "host": None, "pid": None}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"schema_version": 1', b"[1]", b"\xff\xfe\x00"])
+def test_damaged_meta_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = write_run(tmp_path, num_stages=0)
+    (path / META_FILE).write_bytes(content)
+    message = rf"^`meta\.json` must hold a JSON object, got '.*' in {str(path / META_FILE)!r}\. "
+    with pytest.raises(ValueError, match=message):
+        load_run(path)
+
+
+@pytest.mark.parametrize("content", ["", "a: b: c", "- 1", "\tx"])
+def test_damaged_configuration_is_one_sentence(tmp_path: Path, content: str) -> None:
+    path = write_run(tmp_path, num_stages=0)
+    (path / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"^`config\.yaml` must hold the options of a run, got '"):
+        load_run(path)
+
+
+def test_content_of_a_damaged_file_is_cut(tmp_path: Path) -> None:
+    (tmp_path / STATUS_FILE).write_text("x" * 10**6)
+    with pytest.raises(ValueError, match=r"^`status\.json` must hold .*\(1,000,000 char") as raised:
+        read_status(tmp_path)
+    assert len(str(raised.value)) < 1000
 
 
 def test_running_run_of_this_process_is_alive(tmp_path: Path) -> None:

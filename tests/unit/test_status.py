@@ -103,6 +103,27 @@ def test_run_of_another_schema_version_does_not_hide_the_others(tmp_path):
     assert other.detail.startswith("`schema_version` must be 1, got 99")
 
 
+@pytest.mark.parametrize("name", ["status.json", "meta.json", "config.yaml", "stages.jsonl"])
+@pytest.mark.parametrize("content", ["", "{\n", "[]\n", '{"state": "running", "pid": "x"}\n'])
+def test_damaged_file_does_not_hide_the_others(name, content, tmp_path):
+    write_run(tmp_path, seed=0)
+    damaged = write_run(tmp_path, seed=1)
+    (damaged / name).write_text(content)
+    by_path = {status.path: status for status in run_statuses(tmp_path)}
+    assert sorted(status.state for status in by_path.values())[0] == "completed"
+    if (name, content) == ("stages.jsonl", ""):
+        return  # a run before its first stage
+    assert by_path[damaged].state == "unreadable"
+    assert by_path[damaged].detail
+
+
+def test_status_that_a_hand_wrote_is_read(tmp_path):
+    path = write_run(tmp_path)
+    (path / "status.json").write_text('{"state": "failed", "error": "E"}')
+    status = status_of(tmp_path)
+    assert (status.state, status.detail) == ("failed", "E")
+
+
 def test_dense_stages_are_no_runs(tmp_path):
     write_run(tmp_path)
     (tmp_path / "dense_stages" / "0123").mkdir(parents=True)
