@@ -1,5 +1,6 @@
 """What a sweep finds done, what it refuses before anything runs, and what it says it will cost."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -78,6 +79,16 @@ def test_wider_grid_only_adds(tmp_path):
     before = {job.path for job in plan(tmp_path, {"grid": {"seed": [0, 1]}}).jobs}
     after = {job.path for job in plan(tmp_path).jobs}
     assert before < after
+
+
+def test_packed_record_of_other_data_is_refused(tmp_path):
+    path = write_run(tmp_path / "runs", seed=1, meta={"inputs": None, "data_fingerprint": "other"})
+    meta = json.loads((path / "meta.json").read_text())
+    del meta["inputs"]  # as in the records of an older sorakit
+    (path / "meta.json").write_text(json.dumps(meta))
+    pack_runs([path], tmp_path / "kept")
+    with pytest.raises(ValueError, match=r"made with other data .* or take its folder out of `rec"):
+        plan(tmp_path, {**SEEDS, "records": "kept"})
 
 
 @pytest.mark.parametrize("state", ["completed", "failed"])
