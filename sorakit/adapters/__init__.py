@@ -3,7 +3,7 @@
 # an adapter takes no notice of what it has no use for
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sorakit.config import RunConfig
 from sorakit.variants import ADAPTERS
@@ -88,8 +88,37 @@ def adapter(method: str) -> Adapter:
     return cast(Adapter, ADAPTERS.load(method))
 
 
-def freeze_head(model: "peft.PeftModel") -> None:
-    """Stop training the task head; it is still saved."""
-    for name, parameter in model.named_parameters():
-        if ".modules_to_save." in name:
-            parameter.requires_grad_(False)
+def target_options(
+    model: "transformers.PreTrainedModel", config: RunConfig, *, head: list[str]
+) -> dict[str, Any]:
+    """Return what a PEFT configuration says of the layers that are adapted, and of the head.
+
+    Raises:
+        ValueError: If `method.target_modules` means no layer below the head.
+    """
+    from sorakit.method.targets import are_transposed, resolve_target_modules
+
+    method = config.method
+    names = resolve_target_modules(
+        model, method.target_modules, exclude=head, exclude_modules=method.exclude_modules
+    )
+    return {
+        "target_modules": names,
+        "fan_in_fan_out": are_transposed(model, names),
+        "modules_to_save": head,
+    }
+
+
+def with_peft(
+    model: "transformers.PreTrainedModel", peft_config: "peft.PeftConfig", config: RunConfig
+) -> "peft.PeftModel":
+    """Return `model` adapted by PEFT; its head is trained if `method.train_head` says so."""
+    from peft import PeftModel, get_peft_model
+
+    adapted = get_peft_model(model, peft_config)
+    assert isinstance(adapted, PeftModel)
+    if not config.method.train_head:
+        for name, parameter in adapted.named_parameters():
+            if ".modules_to_save." in name:  # not trained, and still saved
+                parameter.requires_grad_(False)
+    return adapted

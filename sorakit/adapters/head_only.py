@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, final
 
 from typing_extensions import override
 
-from sorakit.adapters import Adapter
+from sorakit.adapters import Adapter, with_peft
 from sorakit.config import RunConfig
 from sorakit.records import FLOOR
 
@@ -32,13 +32,11 @@ class HeadOnly(Adapter):
     def build(
         self, model: "transformers.PreTrainedModel", config: RunConfig, *, head: list[str]
     ) -> "peft.PeftModel":
-        from peft import LoraConfig, PeftModel, get_peft_model
+        from peft import LoraConfig
         from peft.utils.constants import DUMMY_TARGET_MODULES
 
         peft_config = LoraConfig(target_modules=DUMMY_TARGET_MODULES, modules_to_save=head)
-        adapted = get_peft_model(model, peft_config)
-        assert isinstance(adapted, PeftModel)
-        return adapted
+        return with_peft(model, peft_config, config)
 
     @override
     def matrices(self, model: "peft.PeftModel") -> list["sorakit.method.tuner.AdaptedMatrix"]:

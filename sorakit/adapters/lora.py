@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, final
 
 from typing_extensions import override
 
-from sorakit.adapters import Adapter, freeze_head
+from sorakit.adapters import Adapter, target_options, with_peft
 from sorakit.config import RunConfig
 
 if TYPE_CHECKING:
@@ -32,27 +32,16 @@ class Lora(Adapter):
     def build(
         self, model: "transformers.PreTrainedModel", config: RunConfig, *, head: list[str]
     ) -> "peft.PeftModel":
-        from peft import LoraConfig, PeftModel, get_peft_model
-
-        from sorakit.method.targets import are_transposed, resolve_target_modules
+        from peft import LoraConfig
 
         method = config.method
-        targets = resolve_target_modules(
-            model, method.target_modules, exclude=head, exclude_modules=method.exclude_modules
-        )
         peft_config = LoraConfig(
             r=method.r,
             lora_alpha=method.lora_alpha,  # pyright: ignore[reportArgumentType]  # PEFT says int, takes float
             lora_dropout=method.lora_dropout,
-            target_modules=targets,
-            fan_in_fan_out=are_transposed(model, targets),
-            modules_to_save=head,
+            **target_options(model, config, head=head),
         )
-        adapted = get_peft_model(model, peft_config)
-        assert isinstance(adapted, PeftModel)
-        if not method.train_head:
-            freeze_head(adapted)
-        return adapted
+        return with_peft(model, peft_config, config)
 
     @override
     def matrices(self, model: "peft.PeftModel") -> list["sorakit.method.tuner.AdaptedMatrix"]:

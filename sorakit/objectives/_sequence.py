@@ -1,9 +1,11 @@
-"""What objectives with one label for a whole sequence have in common."""
+"""What objectives with one label for a whole sequence have in common: all but the loss."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
@@ -12,12 +14,14 @@ from transformers import (
 )
 from typing_extensions import override
 
+from sorakit.config import TaskMetric
 from sorakit.metric_names import LABEL
-from sorakit.objectives import Objective
+from sorakit.objectives import Columns, Objective
+from sorakit.scores import score
 
 
-class SequenceObjective(Objective):
-    """A sequence classification model, one column of logits a class, or one for a number.
+class _SequenceObjective(Objective):
+    """A sequence classification model: one column of logits a class, or one for a number.
 
     Attributes:
         label_dtype: Dtype of labels.
@@ -41,3 +45,67 @@ class SequenceObjective(Objective):
         batch = dict(pad([{name: row[name] for name in names} for row in rows]))
         batch[LABEL] = torch.tensor([row[LABEL] for row in rows], dtype=self.label_dtype)
         return batch
+
+
+class ClassObjective(_SequenceObjective):
+    """Labels are class indices; the prediction is the class with the largest logit."""
+
+    label_dtype = torch.long
+
+    @override
+    def settings(self, label_names: Sequence[str]) -> dict[str, Any]:
+        return {
+            "num_labels": len(label_names),
+            "problem_type": "single_label_classification",
+            "id2label": dict(enumerate(label_names)),
+            "label2id": {name: index for index, name in enumerate(label_names)},
+        }
+
+    @override
+    def score(
+        self, metric: TaskMetric, logits: Float[Tensor, "b classes"], labels: Int[Tensor, " b"]
+    ) -> float:
+        return score(metric, logits.argmax(dim=1), labels, num_classes=logits.shape[1])
+
+    @override
+    def columns(self, logits: Float[Tensor, "b classes"], labels: Int[Tensor, " b"]) -> Columns:
+        """Return `correct`, `margin`, `prediction` (class) and `probability` (of the label).
+
+        The margin is the logit of the label minus the largest other logit.
+        """
+        predictions = logits.argmax(dim=1)
+        label = labels[:, None]
+        others = logits.scatter(1, label, float("-inf"))
+        return {
+            "correct": pd.array((predictions == labels).numpy(), dtype="boolean"),
+            "margin": (logits.gather(1, label).squeeze(1) - others.amax(dim=1)).numpy(),
+            "prediction": predictions.numpy(),
+            "probability": logits.softmax(dim=1).gather(1, label).squeeze(1).numpy(),
+        }
+
+
+class NumberObjective(_SequenceObjective):
+    """Labels are numbers; the prediction is the only logit."""
+
+    label_dtype = torch.float32
+
+    @override
+    def settings(self, label_names: Sequence[str]) -> dict[str, Any]:
+        assert not label_names, label_names
+        return {"num_labels": 1, "problem_type": "regression"}
+
+    @override
+    def score(
+        self, metric: TaskMetric, logits: Float[Tensor, "b 1"], labels: Float[Tensor, " b"]
+    ) -> float:
+        return score(metric, logits.squeeze(1), labels, num_classes=1)
+
+    @override
+    def columns(self, logits: Float[Tensor, "b 1"], labels: Float[Tensor, " b"]) -> Columns:
+        """Return `prediction` (number); `correct`, `margin` and `probability` are null."""
+        return {
+            "correct": pd.array([None] * len(labels), dtype="boolean"),
+            "margin": float("nan"),
+            "prediction": logits.squeeze(1).numpy(),
+            "probability": float("nan"),
+        }
