@@ -8,13 +8,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from sorakit.config import MethodConfig, RunConfig
+from sorakit.measures import StageView
+from sorakit.method.kkt import Residuals
 from sorakit.method.prune import count_nonzero_params
-from sorakit.variants import ADAPTERS, CONTROLS, GATES, MEASURES, OBJECTIVES
+from sorakit.variants import ADAPTERS, GATES, MEASURES, OBJECTIVES
 from tests.support.tiny_hub import tiny_run, write_regression
 
 ROOT = Path(__file__).parents[2]
@@ -23,14 +26,12 @@ BLOCKS = {
     match[1]: match[2]
     for match in re.finditer(r"```python\n# (\S+\.py)\n(.*?)```", PAGE, flags=re.DOTALL)
 }
-FAMILIES = (GATES, ADAPTERS, OBJECTIVES, MEASURES, CONTROLS)
+FAMILIES = (GATES, ADAPTERS, OBJECTIVES, MEASURES)
 
 
 def module(folder: str) -> ModuleType:
     """Return the block of a folder as a module."""
-    [path] = [
-        path for path in BLOCKS if path.startswith(folder) and path.count("/") == folder.count("/")
-    ]
+    [path] = [path for path in BLOCKS if str(Path(path).parent) == folder]
     made = ModuleType(Path(path).stem)
     made.__file__ = str(ROOT / path)
     exec(compile(BLOCKS[path], path, "exec"), vars(made))  # our own page
@@ -45,7 +46,7 @@ def test_every_kind_of_variant_has_a_block_and_no_block_is_there_already():
 
 
 def test_block_of_a_gate_update_thresholds_at_its_reach():
-    rule = module("sorakit/method/gates/").VARIANT
+    rule = module("sorakit/method/gates").VARIANT
     gate = torch.tensor([0.5, -0.2])
     moved = rule.move(gate, torch.tensor([1.0, 0.0]), lr=0.1)
     assert moved.tolist() == pytest.approx([0.4, -0.2])
@@ -54,7 +55,7 @@ def test_block_of_a_gate_update_thresholds_at_its_reach():
 
 
 def test_block_of_an_adapter_is_counted_as_it_is_exported(tiny_bert, tmp_path):
-    variant = module("sorakit/adapters/").VARIANT
+    variant = module("sorakit/adapters").VARIANT
     config = RunConfig(method=MethodConfig(r=2))
     model = variant.build(tiny_bert, config, head=["classifier"])
     variant.export(model, tmp_path, base_model_name_or_path="x", task_type="SEQ_CLS")
@@ -64,19 +65,38 @@ def test_block_of_an_adapter_is_counted_as_it_is_exported(tiny_bert, tmp_path):
 
 
 def test_block_of_an_objective_has_the_null_loss_of_the_best_constant():
-    variant = module("sorakit/objectives/").VARIANT
+    variant = module("sorakit/objectives").VARIANT
     labels = torch.tensor([0.0, 1.0, 5.0])
     losses = [variant.losses(torch.full((3, 1), c), labels).mean() for c in (0.5, 1.0, 2.0)]
     assert variant.null_loss(labels.tolist()) == pytest.approx(float(min(losses)))
 
 
+def test_block_of_a_measure_is_the_largest_strength(tiny_bert):
+    model = RunConfig().method.adapter.build(tiny_bert, RunConfig(), head=["classifier"])
+    matrices = RunConfig().method.adapter.matrices(model)
+    with torch.no_grad():
+        matrices[1].gate[2] = -0.5  # between factors of norm 1
+    stage = StageView(
+        model=model,
+        matrices=matrices,
+        hidden_size=8,
+        xi=0.0,
+        lambda_=0.0,
+        residuals=Residuals(),
+        gates_flickering=0,
+        gates_revived=0,
+        examples=pd.DataFrame(),
+    )
+    assert module("sorakit/measures").VARIANT.of(stage) == pytest.approx(0.5)
+
+
 def test_block_of_a_task_is_a_task():
-    task = module("sorakit/tasks/").load_parity()
+    task = module("sorakit/tasks").load_parity()
     assert (len(task.train), task.validation["label"][:3]) == (200, [0, 1, 0])
 
 
 def test_block_of_a_figure_draws_it(tmp_path):
-    [file] = module("paper_figs/").main(ROOT / "paper_figs" / "data", tmp_path)
+    [file] = module("paper_figs").main(ROOT / "paper_figs" / "data", tmp_path)
     assert file.read_bytes().startswith(b"%PDF")
 
 
@@ -97,14 +117,12 @@ run(tiny_run(root, out_dir="rslora", sections=rslora), show_progress=False)
 load = files.load_files
 files.load_files = lambda config: replace(load(config), objective="absolute_error")
 numbers = {"task": {"data_dir": str(root / "numbers"), "metric": "pearson"}}
-run(tiny_run(root, out_dir="numbers", sections=numbers), show_progress=False)
+run(tiny_run(root, out_dir="absolute", sections=numbers), show_progress=False)
 """
 
 
 @pytest.mark.slow
-def test_blocks_are_run_by_a_copy_of_sorakit_that_knows_of_them_by_their_files_alone(
-    tmp_path: Path,
-):
+def test_copy_of_sorakit_knows_of_the_blocks_by_their_files_alone(tmp_path: Path):
     for name in ("sorakit", "tests/support", "analysis", "paper_figs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path, text in BLOCKS.items():
