@@ -132,6 +132,10 @@ class AdaptedLayer:
         }
 
 
+UPDATES = ("sgd", "adamw", "adamw_metric", "released")
+"""Gate updates that `prox_adamw_step` transcribes."""
+
+
 def prox_adamw_step(
     layer: AdaptedLayer,
     gradients: dict[str, Any],
