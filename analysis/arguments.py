@@ -8,6 +8,7 @@ from typing import get_args
 
 from analysis.figures import Width
 from analysis.load import PATH
+from analysis.weights import Weights
 
 _DESCRIPTION = """\
 Read the records of sorakit runs and compare them.
@@ -139,6 +140,13 @@ def _add_figures(command: argparse.ArgumentParser) -> None:
         choices=get_args(Width),
         default="auto",
         help="column or text width of a two-column page; auto: column for one panel",
+    )
+    command.add_argument(
+        "--weights",
+        choices=get_args(Weights),
+        default="refitted",
+        help="which scores the curves show, of runs with a refit: those of the refitted weights, "
+        "which are exported, or those before; default %(default)s",
     )
 
 

@@ -14,6 +14,7 @@ from analysis.arguments import parser
 from analysis.compare import compare
 from analysis.compare_text import comparison_table, csv_text, print_comparison
 from analysis.controls import configuration_notes, missing_controls
+from analysis.doubts import doubt_notes
 from analysis.figures import curve_figure, rank_map_figure
 from analysis.frontier import frontier
 from analysis.frontier_text import frontier_latex, print_frontier
@@ -34,6 +35,7 @@ from analysis.load import (
 from analysis.ranks import maps_at, parse_criterion, without_map
 from analysis.report.page import report
 from analysis.summary_text import print_summary
+from analysis.weights import with_weights
 from sorakit.records import find_runs
 from sorakit.records.packing import pack_runs
 
@@ -100,9 +102,11 @@ def _write(console: Console, args: argparse.Namespace, runs: RunSet, out: Path) 
         for file, text in zip(files, texts.values(), strict=True):
             file.write_text(text, "utf-8")
     else:
-        drops = inflections_by_dataset(inflections_by_seed(runs.stages))
+        stages = with_weights(runs.stages, args.weights)
+        drops = inflections_by_dataset(inflections_by_seed(stages))
+        before = "before the refit" if args.weights == "penalised" else ""
         figures = {
-            "curves": curve_figure(runs.stages, drops, width=args.width),
+            "curves": curve_figure(stages, drops, width=args.width, remark=before),
             "rank_maps": rank_map_figure(maps, width=args.width),
         }
         out.mkdir(parents=True, exist_ok=True)
@@ -183,6 +187,7 @@ def _print_runs(console: Console, runs: RunSet, further: Sequence[str] = ()) -> 
         *comparability_notes(runs.runs),
         *configuration_notes(runs.stages),
         *missing_controls(runs.stages),
+        *doubt_notes(runs.stages),
     ]
     _print_used(console, runs.runs, runs.excluded, notes)
 

@@ -15,6 +15,7 @@ from analysis.compressibility import REFERENCES, compressibility
 from analysis.control_differences import control_differences
 from analysis.controls import configuration_notes, missing_controls
 from analysis.curves import SCORES, SHARES, with_gain_retained
+from analysis.doubts import doubt_notes
 from analysis.example_spread import ExampleSpread, example_spreads
 from analysis.inflection_table import inflections_by_dataset, inflections_by_seed
 from analysis.intervals import Interval, holm, student_t_interval, welch_p_value
@@ -87,6 +88,7 @@ def compare(runs: RunSet) -> Comparison:
             *comparability_notes(used),
             *configuration_notes(stages),
             *missing_controls(stages),
+            *doubt_notes(stages),
         ],
     )
 

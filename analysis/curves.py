@@ -237,10 +237,10 @@ def values_at(run: pd.DataFrame, column: str, counts: Sequence[float]) -> np.nda
     return np.interp(at, x, y, left=np.nan, right=np.nan)
 
 
-def mean_curve(stages: pd.DataFrame, column: str, *, num_points: int = 40) -> pd.DataFrame:
-    """Return the mean of `column` over the runs of `stages`, with its interval, on one log grid.
+def seed_curves(stages: pd.DataFrame, column: str, *, num_points: int = 40) -> pd.DataFrame:
+    """Return `column` of every run of `stages` on one log grid, a row a (point, run).
 
-    The grid covers what every run covers, so the mean is over the same runs everywhere.
+    The grid covers what every run covers, so every run has a value everywhere.
 
     Args:
         stages: Path runs of one dataset, one a seed, with `column`; see `with_gain_retained` and
@@ -249,27 +249,47 @@ def mean_curve(stages: pd.DataFrame, column: str, *, num_points: int = 40) -> pd
         num_points: Points of the grid, evenly spaced in log10.
 
     Returns:
-        Columns `num_nonzero_params`, `mean`, `low`, `high` (95 % Student-t) and `seeds`; no row if
-        the runs have no range in common.
+        Columns `num_nonzero_params`, `run_id` and `value`; no row if the runs have no range in
+        common.
     """
-    runs = [run for _, run in stages.groupby("run_id", sort=True)]
-    ranges = [curve_points(run, column)[0] for run in runs]
+    runs = {str(run_id): run for run_id, run in stages.groupby("run_id", sort=True)}
+    ranges = [curve_points(run, column)[0] for run in runs.values()]
     low = max((float(10 ** x[0]) for x in ranges if len(x)), default=1.0)
     high = min((float(10 ** x[-1]) if len(x) else 0.0 for x in ranges), default=0.0)
     if low > high:
-        return pd.DataFrame(columns=["num_nonzero_params", "mean", "low", "high", "seeds"])
+        return pd.DataFrame(columns=["num_nonzero_params", "run_id", "value"])
     grid: list[float] = np.geomspace(low, high, num_points).tolist()
-    values = np.stack([values_at(run, column, grid) for run in runs])
-    intervals = [student_t_interval(point.tolist()) for point in values.T]
+    values = np.stack([values_at(run, column, grid) for run in runs.values()])
     return pd.DataFrame(
         {
-            "num_nonzero_params": grid,
-            "mean": [interval.mean for interval in intervals],
-            "low": [interval.low for interval in intervals],
-            "high": [interval.high for interval in intervals],
-            "seeds": [interval.count for interval in intervals],
+            "num_nonzero_params": np.repeat(grid, len(runs)),
+            "run_id": [*runs] * len(grid),
+            "value": values.T.ravel(),
         }
     )
+
+
+def mean_curve(stages: pd.DataFrame, column: str, *, num_points: int = 40) -> pd.DataFrame:
+    """Return the mean of `seed_curves` at every point, with its interval.
+
+    Args:
+        stages: Path runs of one dataset, one a seed, with `column`.
+        column: As for `seed_curves`.
+        num_points: Points of the grid.
+
+    Returns:
+        Columns `num_nonzero_params`, `mean`, `low`, `high` (95 % Student-t) and `seeds`; no row if
+        the runs have no range in common.
+    """
+    columns = ["num_nonzero_params", "mean", "low", "high", "seeds"]
+    curves = seed_curves(stages, column, num_points=num_points)
+    if curves.empty:
+        return pd.DataFrame(columns=columns)
+    rows: list[list[object]] = []
+    for count, point in curves.groupby("num_nonzero_params", sort=False):
+        interval = student_t_interval(point["value"].tolist())
+        rows.append([count, interval.mean, interval.low, interval.high, interval.count])
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _one_a_seed(rows: pd.DataFrame, role: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -29,7 +30,9 @@ from analysis.curves import (
     floor_scores,
     hold_dense_scores,
     mean_curve,
+    seed_curves,
 )
+from analysis.doubts import doubts
 from analysis.intervals import student_t_interval
 from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH, require_path_run
 from analysis.number_text import compact, percent
@@ -66,7 +69,9 @@ _METRIC_LABELS = {
 }
 
 
-def draw_curve(ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None = None) -> None:
+def draw_curve(
+    ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None = None, *, remark: str = ""
+) -> None:
     """Draw memorization and generalization against non-zero parameters, with floor and controls.
 
     Several seeds: their mean on a common grid with its 95 % interval, single stages as small marks.
@@ -79,6 +84,7 @@ def draw_curve(ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None = None
         ax: Empty axes.
         stages: Stages of one block (`analysis.controls.block_of`).
         drops: Its rows of `Comparison.dataset_inflections`; without, no changepoint is drawn.
+        remark: What else is to be said of the scores, on their axis.
 
     Raises:
         ValueError: If `stages` holds no path run.
@@ -99,11 +105,16 @@ def draw_curve(ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None = None
     _draw_drops(ax, drops)
     _draw_notes(ax, stages, drops)
     ax.set_xlabel("Non-zero adapter parameters")
-    ax.set_ylabel(metric_label(str(paths["metric"].iloc[0])))
+    label = metric_label(str(paths["metric"].iloc[0]))
+    ax.set_ylabel(f"{label}\n({remark})" if remark else label)
 
 
 def curve_figure(
-    stages: pd.DataFrame, drops: pd.DataFrame | None = None, *, width: Width = "auto"
+    stages: pd.DataFrame,
+    drops: pd.DataFrame | None = None,
+    *,
+    width: Width = "auto",
+    remark: str = "",
 ) -> Figure:
     """Return one panel a dataset and configuration with a path run, by backbone and task.
 
@@ -111,6 +122,7 @@ def curve_figure(
         stages: Stage table.
         drops: `Comparison.dataset_inflections`; without, no changepoint is drawn.
         width: Width of the figure.
+        remark: What else is to be said of the scores, on their axis.
     """
     require_path_run(stages)
     blocks = _blocks(stages[stages["role"] == PATH])
@@ -120,7 +132,7 @@ def curve_figure(
         figure, axes = _grid(len(blocks), panel_height=height, extra_height=0.36, width=width)
         for ax, title, names in zip(axes, titles, blocks, strict=True):
             own = None if drops is None else drops[(drops[KEYS] == list(names)).all(axis=1)]
-            draw_curve(ax, block_of(stages, names), own)
+            draw_curve(ax, block_of(stages, names), own, remark=remark)
             ax.set_title(title)
         labels = [ax.get_ylabel() for ax in axes]
         for ax, label, left in zip(axes[1:], labels[1:], labels, strict=False):
@@ -173,21 +185,37 @@ def _draw_path(ax: Axes, paths: pd.DataFrame, score: str, zero_position: float) 
         np.where(x > 0, x, zero_position), y, linestyle="", markersize=1.9, markeredgewidth=0.5,
         alpha=0.55, gid=f"stages:{score}", zorder=2, **mark,
     )  # fmt: skip
-    mean = mean_curve(paths, score)
-    x, middle, low, high = (
-        mean[name].to_numpy(dtype=float) for name in ("num_nonzero_params", "mean", "low", "high")
-    )
-    ax.plot(x, middle, color=style.COLOURS[score], linewidth=1.2, **look)
-    ax.fill_between(
-        x, low, high, color=style.COLOURS[score], alpha=0.16, linewidth=0, gid=f"band:{score}",
-        zorder=1.5,
-    )  # fmt: skip
+    _draw_mean(ax, seed_curves(paths, score), score, look)
     without = paths[paths["num_nonzero_params"] == 0].sort_values("stage")
     without = without.drop_duplicates("run_id")
     if len(without) == len(runs):
         _draw_interval(
             ax, zero_position, without[score], gid=f"zero:{score}", markersize=3.2, **mark
         )
+
+
+def _draw_mean(ax: Axes, curves: pd.DataFrame, score: str, look: dict[str, Any]) -> None:
+    """Draw the mean of curves on one grid, and its interval as a band."""
+    if curves.empty:
+        return
+    sns.lineplot(
+        curves,
+        x="num_nonzero_params",
+        y="value",
+        estimator="mean",
+        errorbar=_interval_ends,
+        color=style.COLOURS[score],
+        linewidth=1.2,
+        err_kws={"alpha": 0.16, "linewidth": 0, "gid": f"band:{score}", "zorder": 1.5},
+        legend=False,
+        ax=ax,
+        **look,
+    )
+
+
+def _interval_ends(values: Iterable[float]) -> tuple[float, float]:
+    interval = student_t_interval([float(value) for value in values])
+    return interval.low, interval.high
 
 
 def _draw_mask(ax: Axes, masked: pd.DataFrame, score: str, zero_position: float) -> None:
@@ -343,6 +371,7 @@ def _draw_notes(ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None) -> N
         absent.setdefault(which, []).append(role)
     lines = [] if drops is None else _levelling(drops)
     lines += [f"no {', '.join(roles)} run{which}" for which, roles in absent.items()]
+    lines += [doubt.short for doubt in doubts(paths)]
     counts = [flickering_stages(run) for _, run in paths.groupby("run_id")]
     unsettled, total = (sum(column) for column in zip(*counts, strict=True))
     if unsettled:
@@ -378,23 +407,17 @@ def draw_rank_map(ax: Axes, ranks: pd.DataFrame, r: int) -> None:
     table = map_of(ranks).rename(columns=names)
     values = table.to_numpy(dtype=float)
     whole = bool((values == np.round(values)).all())
-    scale = Normalize(0, r)
-    ax.imshow(values, cmap=COLOUR_MAP, norm=scale, aspect="auto", origin="lower")
-    for (row, column), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            colour = "white" if scale(value) > 0.55 else style.GREY if value == 0 else "black"
-            text = f"{value:.0f}" if whole or value == 0 else f"{value:.1f}"
-            ax.text(column, row, text, color=colour, ha="center", va="center", fontsize=6)
-    ax.set_xticks(range(table.shape[1]), list(table.columns))
-    ax.set_yticks(range(table.shape[0]), [str(layer) for layer in table.index])
-    if max((len(str(name)) for name in table.columns), default=0) > 3:
-        ax.tick_params(axis="x", rotation=90)
+    texts = table.map(lambda value: f"{value:.0f}" if whole or value == 0 else f"{value:.1f}")
+    sns.heatmap(
+        table, annot=texts, fmt="", cmap=COLOUR_MAP, vmin=0, vmax=r, cbar=False, linewidths=0.5,
+        linecolor="#d9d9d9", annot_kws={"fontsize": 6}, xticklabels=True, yticklabels=True, ax=ax,
+    )  # fmt: skip
+    ax.invert_yaxis()  # layer 0 at the bottom
+    names_are_long = max((len(str(name)) for name in table.columns), default=0) > 3
+    ax.tick_params(axis="x", rotation=90 if names_are_long else 0)
+    ax.tick_params(axis="y", rotation=0)
     ax.tick_params(length=0)
     ax.spines[:].set(visible=True, color="#d9d9d9", linewidth=0.5)
-    ax.set_xticks(np.arange(table.shape[1] - 1) + 0.5, minor=True)
-    ax.set_yticks(np.arange(table.shape[0] - 1) + 0.5, minor=True)
-    ax.grid(which="minor", color="#d9d9d9", linewidth=0.5)
-    ax.tick_params(which="minor", length=0)
     outside = ranks[ranks["layer"].isna()]
     means = outside.groupby("matrix", sort=False)["nonzero_rank"].mean()
     listed = ", ".join(f"{matrix}: {mean:.3g}" for matrix, mean in means.items())

@@ -38,7 +38,11 @@ KEYS = [*DATASET_KEYS, "variant"]
 SEED_KEYS = [*DATASET_KEYS, "seed"]
 """What a path, its floor and its controls have in common; `floor_id` and `dense_id` hold it."""
 
-_FLOAT_COLUMNS = [field.name for field in fields(StageRecord) if "None" in str(field.type)]
+_FLOAT_COLUMNS = [
+    field.name
+    for field in fields(StageRecord)
+    if "None" in str(field.type) and "str" not in str(field.type)
+]
 _REQUIRED_COLUMNS = [
     "num_nonzero_params",
     "num_adapter_params",

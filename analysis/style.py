@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import seaborn as sns
 from matplotlib.figure import Figure
 
 COLUMN_WIDTH = 3.03
@@ -15,6 +16,7 @@ TEXT_WIDTH = 6.30
 """Inches: both columns of an ACL paper."""
 
 RC: dict[Any, Any] = {
+    **sns.axes_style("ticks"),
     "font.family": "STIXGeneral",  # like Times, and shipped with matplotlib
     "mathtext.fontset": "stix",
     "font.size": 8,
@@ -40,8 +42,10 @@ RC: dict[Any, Any] = {
     "ps.fonttype": 42,
 }
 
-COLOURS = {"memorization": "#0173b2", "generalization": "#d55e00"}
-"""Blue and vermilion of seaborn's colour-blind palette."""
+PALETTE: list[str] = sns.color_palette("colorblind").as_hex()
+"""Told apart by colour-blind readers."""
+COLOURS = {"memorization": PALETTE[0], "generalization": PALETTE[3]}
+"""Blue and vermilion."""
 MARKERS = {"memorization": "o", "generalization": "s"}
 LINES = {"memorization": "-", "generalization": "--"}
 FLOOR_LINES = {"memorization": (0, (1, 1.6)), "generalization": (0, (5, 1.6, 1, 1.6))}

@@ -20,6 +20,7 @@ from analysis.compare_text import (
 from analysis.controls import block_of, dataset_name, missing_controls
 from analysis.count_axis import count_axis
 from analysis.curves import SCORES
+from analysis.doubts import doubt_sentences
 from analysis.figures import metric_label
 from analysis.intervals import p_text
 from analysis.load import KEYS, PATH
@@ -110,7 +111,7 @@ def block_text(dataset: Dataset) -> dict[str, Any]:
         "drops": [_capital(drop_sentence(row)) for row in dataset.drops],
         "first": [_capital(first_sentence(row)) for row in dataset.first],
         "controls": [_capital(sentence) for sentence in dataset.controls],
-        "missing": missing_controls(dataset.stages),
+        "missing": [*missing_controls(dataset.stages), *doubt_sentences(dataset.path_stages)],
         "interval_notes": [_capital(note) for note in interval_notes(dataset.rows)],
         "undefined_gains": sorted(_undefined_gains(dataset)),
         "shares": [

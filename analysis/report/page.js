@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const state = { measure: "raw" };
+  const state = { measure: "raw", weights: "curves" };
   const charts = new Map(); // dataset -> view of its curves
   const maps = new Map(); // dataset -> view of its rank map
   const $$ = (selector) => [...document.querySelectorAll(selector)];
@@ -21,7 +21,19 @@
     return view;
   };
 
+  // The scores of the refitted weights, or of those before the refit: other tables in the same charts.
+  const showWeights = () => {
+    const weights = checked("weights")[0] ?? "curves";
+    if (weights === state.weights) return;
+    state.weights = weights;
+    for (const [key, view] of charts) {
+      const { values, tables } = data[weights][key];
+      for (const [name, columns] of Object.entries(tables)) view.data(name, rows(columns));
+      view.signal("limits", values.limits);
+    }
+  };
   const showCurves = async () => {
+    showWeights();
     document.body.dataset.measure = state.measure = checked("measure")[0];
     const curves = [...checked("curve"), "gap"];
     const roles = ["path", ...checked("role")];

@@ -1,7 +1,7 @@
 """The page: tables and charts of many runs in one HTML file that asks for nothing from outside."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import vl_convert
 import yaml
 from markupsafe import Markup
 
-from analysis.compare import compare
+from analysis.compare import Comparison, compare
 from analysis.controls import configuration_notes
 from analysis.curves import SHARES, with_gain_retained, with_gap
 from analysis.load import FLOOR, HOLD_DENSE, PATH, RunSet, comparability_notes, with_curves
@@ -24,6 +24,7 @@ from analysis.report.curve_chart import curve_chart
 from analysis.report.glyphs import glyph
 from analysis.report.sentences import what_you_see
 from analysis.report.series import CURVES, GAP, MEASURES
+from analysis.weights import has_refit, with_weights
 
 _FOLDER = Path(__file__).parent
 
@@ -56,6 +57,7 @@ def report(runs: RunSet) -> Page:
     used = runs.runs
     stages = with_gap(with_gain_retained(runs.stages))
     datasets = datasets_of(comparison, stages)
+    before_refit = _before_refit(comparison, runs)
     r = int(runs.ranks["r"].max()) if len(runs.ranks) else 1
     roles = sorted(set(stages["role"]) - {PATH, FLOOR, HOLD_DENSE})
     environment = jinja2.Environment(
@@ -73,12 +75,14 @@ def report(runs: RunSet) -> Page:
             {
                 "curve_spec": curve_chart(),
                 "curves": {d.key: curve_data(d) for d in datasets},
+                "penalised": {d.key: curve_data(d) for d in before_refit},
                 "maps": {d.key: map_data(d, runs.ranks, r) for d in datasets},
             }
         ),
         sentences=what_you_see(comparison, runs, stages),
         datasets=[block_text(d) for d in datasets],
         measures=MEASURES,
+        has_refit=bool(before_refit),
         curves=[_legend(curve) for curve in CURVES if curve != GAP],
         roles=[
             {**_legend(role), "shown": role in look.SHOWN_ROLES}
@@ -102,6 +106,17 @@ def report(runs: RunSet) -> Page:
         states=used["state"].value_counts().sort_index().to_dict(),
     )
     return Page(html=html, used=used, excluded=comparison.excluded, notes=comparison.notes)
+
+
+def _before_refit(comparison: Comparison, runs: RunSet) -> list[Dataset]:
+    """Return the datasets with the scores before the refit; none where no run has a refit.
+
+    Their inflections are not looked for: what the page says of curves is of the refitted ones.
+    """
+    if not has_refit(runs.stages):
+        return []
+    stages = with_gap(with_gain_retained(with_weights(runs.stages, "penalised")))
+    return [replace(dataset, drops=[]) for dataset in datasets_of(comparison, stages)]
 
 
 def _first_stage(datasets: list[Dataset]) -> int:

@@ -18,6 +18,8 @@ from analysis.figures import (
     rank_map_figure,
     short_matrix_names,
 )
+from analysis.frontier import frontier
+from analysis.frontier_figure import draw_frontier, frontier_figure
 from analysis.load import KEYS, RunSet, load_runs
 from analysis.ranks import Criterion, maps_at
 from sorakit.config import GatesConfig, StageConfig, XiConfig
@@ -324,7 +326,7 @@ def stage_ranks(runs: RunSet) -> pd.DataFrame:
 
 def test_rank_map_writes_the_rank_into_every_cell(stage_ranks: pd.DataFrame) -> None:
     written = {
-        (t.get_position()[1], t.get_position()[0]): t.get_text()
+        (int(t.get_position()[1]), int(t.get_position()[0])): t.get_text()
         for t in rank_axes(stage_ranks).texts
     }
     matrices = list(dict.fromkeys(stage_ranks["matrix"]))
@@ -336,8 +338,8 @@ def test_rank_map_writes_the_rank_into_every_cell(stage_ranks: pd.DataFrame) -> 
 
 
 def test_rank_map_scales_colour_from_zero_to_r(stage_ranks: pd.DataFrame) -> None:
-    (image,) = rank_axes(stage_ranks, r=16).images
-    assert image.get_clim() == (0, 16)
+    (mesh,) = rank_axes(stage_ranks, r=16).collections
+    assert mesh.get_clim() == (0, 16)
 
 
 def test_rank_map_has_layer_0_at_the_bottom(stage_ranks: pd.DataFrame) -> None:
@@ -387,14 +389,15 @@ def test_rank_map_figure_shows_the_mean_over_seeds(seeds: RunSet) -> None:
     figure = rank_map_figure(maps(seeds))
     rows = seeds.ranks[(seeds.ranks["role"] == "path") & (seeds.ranks["stage"] == 3)]
     table = rows.groupby(["layer", "matrix"], sort=False)["nonzero_rank"].mean()
-    drawn_values = np.asarray(figure.axes[0].images[0].get_array())
+    drawn_values = np.asarray(figure.axes[0].collections[0].get_array())
     assert drawn_values.mean() == pytest.approx(table.mean())
     assert stage_texts(figure)[0].endswith(", 3 seeds")
 
 
 def test_all_maps_have_one_scale(several: RunSet) -> None:
     figure = rank_map_figure(maps(several))
-    assert {ax.images[0].get_clim() for ax in figure.axes if ax.images} == {(0, 8)}
+    drawn_maps = [ax.collections[0] for ax in figure.axes if ax.get_xlabel() or ax.get_title()]
+    assert {mesh.get_clim() for mesh in drawn_maps} == {(0, 8)}
 
 
 @pytest.mark.parametrize("suffix", ["pdf", "png"])
@@ -414,3 +417,39 @@ def test_saved_pdf_has_the_width_of_a_column_and_no_type_3_font(
     (file,) = style.save(curve_figure(runs.stages), tmp_path / "a.b", formats=["pdf"])
     content = file.read_bytes()
     assert (file.name, b"0 0 218.16" in content, b"/Type3" in content) == ("a.b.pdf", True, False)
+
+
+def frontier_axes(stages: pd.DataFrame, **changes: object) -> Axes:
+    rows = frontier(stages)
+    ax = Figure().add_subplot()
+    draw_frontier(ax, rows[rows["score"] == "memorization"].assign(**changes), ["random_mask"])
+    return ax
+
+
+def test_frontier_draws_rivals_minus_the_path(seeds: RunSet) -> None:
+    ax = frontier_axes(seeds.stages)
+    rows = frontier(seeds.stages)
+    own = rows[(rows["role"] == "random_mask") & (rows["score"] == "memorization")]
+    known = own.dropna(subset=["difference"]).sort_values("share")
+    (line,) = drawn(ax, "random_mask:not told apart")
+    np.testing.assert_allclose(line.get_ydata(), -known["difference"].astype(float))
+    assert line.get_markerfacecolor() == "white"
+
+
+def test_frontier_fills_what_is_told_apart(seeds: RunSet) -> None:
+    ax = frontier_axes(seeds.stages, verdict="path")
+    assert drawn(ax, "random_mask:told apart")
+    assert not drawn(ax, "random_mask:not told apart")
+
+
+def test_frontier_figure_has_a_panel_a_score(seeds: RunSet) -> None:
+    figure = frontier_figure(frontier(seeds.stages))
+    assert [ax.get_ylabel().partition(",")[0] for ax in figure.axes] == [
+        "Memorization", "Generalization",
+    ]  # fmt: skip
+
+
+def test_frontier_without_rivals_is_refused(runs: RunSet) -> None:
+    paths = runs.stages[runs.stages["role"] == "path"]
+    with pytest.raises(ValueError, match=r"^`RUNS` must hold 1 to 8 kinds of rivals .*, got 0\.$"):
+        frontier_figure(frontier(paths))
