@@ -419,25 +419,25 @@ def test_saved_pdf_has_the_width_of_a_column_and_no_type_3_font(
     assert (file.name, b"0 0 218.16" in content, b"/Type3" in content) == ("a.b.pdf", True, False)
 
 
-def frontier_axes(stages: pd.DataFrame, **changes: object) -> Axes:
-    rows = frontier(stages)
+def frontier_axes(rows: pd.DataFrame) -> Axes:
     ax = Figure().add_subplot()
-    draw_frontier(ax, rows[rows["score"] == "memorization"].assign(**changes), ["random_mask"])
+    draw_frontier(ax, rows[rows["score"] == "memorization"], ["random_mask"])
     return ax
 
 
 def test_frontier_draws_rivals_minus_the_path(seeds: RunSet) -> None:
-    ax = frontier_axes(seeds.stages)
     rows = frontier(seeds.stages)
+    ax = frontier_axes(rows)
     own = rows[(rows["role"] == "random_mask") & (rows["score"] == "memorization")]
     known = own.dropna(subset=["difference"]).sort_values("share")
     (line,) = drawn(ax, "random_mask:not told apart")
-    np.testing.assert_allclose(line.get_ydata(), -known["difference"].astype(float))
+    expected = -known["difference"].to_numpy(dtype=float)
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), expected)
     assert line.get_markerfacecolor() == "white"
 
 
 def test_frontier_fills_what_is_told_apart(seeds: RunSet) -> None:
-    ax = frontier_axes(seeds.stages, verdict="path")
+    ax = frontier_axes(frontier(seeds.stages).assign(verdict="path"))
     assert drawn(ax, "random_mask:told apart")
     assert not drawn(ax, "random_mask:not told apart")
 
