@@ -94,11 +94,21 @@ class TaskConfig:
 
     name: str = "pydoc_topic"
     """Task: pydoc_topic, pydoc_pair, pydoc_order (embedded, no download); cola, sst2, mrpc, qqp,
-    stsb, mnli, mnli_mismatched, qnli, rte, wnli (GLUE); or files (your own CSV, JSON or
-    parquet)."""
+    stsb, mnli, mnli_mismatched, qnli, rte, wnli (GLUE); files (your own CSV, JSON or parquet); or
+    hub (whatever `datasets.load_dataset` reads, from the Hub or a folder)."""
+    dataset: str | None = None
+    """hub: id of a dataset on the Hub; null reads the folder `data_dir`."""
+    subset: str | None = None
+    """hub: configuration of the dataset, if it has several."""
+    train_split: str | None = None
+    """hub: split to train on; null is train."""
+    validation_split: str | None = None
+    """hub: held-out split; null is validation, or test if there is none, or else a tenth of the
+    training split, class by class, drawn with seed 42."""
     data_dir: str | None = None
     """Local folder of the data. GLUE: the task's parquet files or official TSV tree; null reads the
-    Hub (nyu-mll/glue). files: the folder of `train_file` and `validation_file`."""
+    Hub (nyu-mll/glue). files: the folder of `train_file` and `validation_file`. hub: a
+    folder in the Hub's layout, or of CSV, JSON or parquet files named for their split."""
     max_length: int = 128
     """Longest input in word pieces; longer ones are cut."""
     split_protocol: Literal["official", "sora"] = "official"
@@ -120,13 +130,14 @@ class TaskConfig:
     validation_file: str | None = None
     """files: held-out file, relative to `data_dir`."""
     text_column: str = "text"
-    """files: column of the (first) text."""
+    """files, hub: column of the (first) text. hub: the only column of texts, if there is no
+    `text`."""
     text_pair_column: str | None = None
-    """files: column of the second text, if examples are pairs."""
+    """files, hub: column of the second text, if examples are pairs."""
     label_column: str = "label"
-    """files: column of the label."""
+    """files, hub: column of the label. hub: the only column of classes, if there is no `label`."""
     metric: TaskMetric | None = None
-    """files: score of the task; null is accuracy. pearson or spearman make the task a
+    """files, hub: score of the task; null is accuracy. pearson or spearman make the task a
     regression."""
 
     def __post_init__(self) -> None:

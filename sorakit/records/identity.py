@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from sorakit.config import METHOD_VERSION, NULL_MODELS, RunConfig
@@ -19,7 +19,14 @@ PATH = "path"
 FLOOR = "floor"
 """Role of a run without an adapter."""
 
-_LATER_OPTIONS = (("task", "train_examples"), ("method", "exclude_modules"))
+_LATER_OPTIONS = (
+    ("task", "train_examples"),
+    ("task", "dataset"),
+    ("task", "subset"),
+    ("task", "train_split"),
+    ("task", "validation_split"),
+    ("method", "exclude_modules"),
+)
 """Options that came after records with this method version: null is what a run did before them, and
 has no mention, so that it keeps its name."""
 
@@ -42,13 +49,17 @@ def dataset_label(task: Mapping[str, Any]) -> str:
     """Return the name of a dataset in titles, tables and W&B groups.
 
     `task.label` if it is set, or the task; of your own files the name of the training file without
-    train in it (reviews_train.csv: reviews), or of its folder if nothing is left.
+    train in it (reviews_train.csv: reviews), or of its folder if nothing is left; of the Hub the
+    name of the dataset, or of its folder.
 
     Args:
         task: The `task` section of a resolved configuration, also of an older record.
     """
     if task.get("label"):
         return str(task["label"])
+    if task["name"] == "hub":
+        name = PurePosixPath(task.get("dataset") or task["data_dir"]).name
+        return f"{name}/{task['subset']}" if task.get("subset") else name
     if task["name"] != "files":
         return str(task["name"])
     file = Path(task.get("data_dir") or "", task["train_file"])

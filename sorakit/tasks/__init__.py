@@ -21,7 +21,16 @@ GLUE_NAMES = (
     "rte",
     "wnli",
 )
-TASK_NAMES = (*PYDOC_NAMES, *GLUE_NAMES, "files")
+OWN_NAMES = ("files", "hub")
+"""Tasks of your own data."""
+TASK_NAMES = (*PYDOC_NAMES, *GLUE_NAMES, *OWN_NAMES)
+
+_KEYS_OF = (
+    (("files",), ("train_file", "validation_file")),
+    (("hub",), ("dataset", "subset", "train_split", "validation_split")),
+    (OWN_NAMES, ("text_pair_column", "metric")),
+)
+"""Tasks, and the options that are theirs alone."""
 
 
 # The families import `datasets`, which takes a second; `import sorakit.tasks` does not.
@@ -56,21 +65,26 @@ def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
         from sorakit.tasks.glue import load_glue
 
         task = load_glue(config)
-    else:
+    elif config.name == "files":
         from sorakit.tasks.files import load_files
 
         task = load_files(config)
+    else:
+        from sorakit.tasks.hub import load_hub
+
+        task = load_hub(config)
     task = with_train_examples(task, config.train_examples)
     return with_label_noise(task, config.label_noise, seed)
 
 
 def _reject_unused_keys(config: TaskConfig) -> None:
-    if config.name != "files":
-        for key in ("train_file", "validation_file", "text_pair_column", "metric"):
+    for names, keys in _KEYS_OF:
+        for key in keys:
             value = getattr(config, key)
-            if value is not None:
+            if config.name not in names and value is not None:
                 raise ValueError(
-                    f"`task.{key}` must be null unless `task.name` is files, got {quoted(value)}."
+                    f"`task.{key}` must be null unless `task.name` is {' or '.join(names)}, "
+                    f"got {quoted(value)}."
                 )
     if config.name in PYDOC_NAMES and config.data_dir is not None:
         raise ValueError(

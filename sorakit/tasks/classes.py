@@ -91,7 +91,7 @@ class ClassCounter:
         Raises:
             ValueError: If a label is none of them.
         """
-        position = {name: index for index, name in enumerate(label_names)}
+        position = {class_name(name): index for index, name in enumerate(label_names)}
         for name, code in self.codes.items():
             if name not in position:
                 alike = next((n for n in label_names if _spelling(n) == _spelling(name)), None)

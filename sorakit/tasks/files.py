@@ -1,19 +1,14 @@
 """Your own CSV, TSV, JSON, JSON lines or parquet files as a task."""
 
-import math
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-from datasets import Dataset
-
 from sorakit.config import TaskConfig
-from sorakit.metric_names import LABEL, TEXT, TEXT_PAIR
+from sorakit.metric_names import TEXT, TEXT_PAIR
 from sorakit.quoting import cut, listed, quoted
 from sorakit.tasks.base import Task
-from sorakit.tasks.classes import ClassCounter
+from sorakit.tasks.checked import CheckedSplit, checked_split
 from sorakit.tasks.tables import SUFFIXES, Chunk, MissingColumnError, read_chunks
 
 _COLUMN_KEYS = ("text_column", "text_pair_column", "label_column")
@@ -78,29 +73,7 @@ def _find_file(folder: Path, name: str | None, *, key: str) -> Path:
     return file
 
 
-class _Split:
-    """The checked columns of one file, chunk by chunk.
-
-    Args:
-        counter: What gives classes their numbers; it has seen no label of a regression.
-    """
-
-    def __init__(self, counter: ClassCounter) -> None:
-        self.counter = counter
-        self.texts: dict[str, list[pa.Array]] = {}
-        self.scores: list[pa.Array] = []
-
-    def dataset(self, label_names: Sequence[str]) -> Dataset:
-        """Return the examples; without class names, labels are numbers."""
-        if label_names:
-            labels = pa.chunked_array([pa.array(self.counter.indices(label_names))])
-        else:
-            labels = pa.chunked_array(self.scores)
-        columns = {name: pa.chunked_array(chunks) for name, chunks in self.texts.items()}
-        return Dataset(pa.table({**columns, LABEL: labels}))
-
-
-def _read_split(file: Path, config: TaskConfig, *, key: str, has_numbers: bool) -> _Split:
+def _read_split(file: Path, config: TaskConfig, *, key: str, has_numbers: bool) -> CheckedSplit:
     """Return the texts and labels of a file.
 
     Raises:
@@ -109,16 +82,11 @@ def _read_split(file: Path, config: TaskConfig, *, key: str, has_numbers: bool) 
     sources = {TEXT: config.text_column}
     if config.text_pair_column is not None:
         sources[TEXT_PAIR] = config.text_pair_column
-    split = _Split(ClassCounter(config.label_column, key=key))
     columns = list(dict.fromkeys((*sources.values(), config.label_column)))
     with closing(_chunks(file, columns, config, key)) as chunks:
-        for chunk in chunks:
-            for output, column in sources.items():
-                split.texts.setdefault(output, []).append(_texts(chunk, column, key=key))
-            if has_numbers:
-                split.scores.append(_scores(chunk, config.label_column, key=key))
-            else:
-                split.counter.add(chunk)
+        split = checked_split(
+            chunks, sources, label_column=config.label_column, key=key, has_numbers=has_numbers
+        )
     if not split.texts:
         raise ValueError(f"`{key}` must hold at least one example, got none in '{file}'.")
     return split
@@ -140,41 +108,3 @@ def _chunks(file: Path, columns: Sequence[str], config: TaskConfig, key: str) ->
             f"`{key}` must be a well-formed {file.suffix} file, got '{file}' "
             f"({cut(str(error), 500)})."
         ) from error
-
-
-def _texts(chunk: Chunk, column: str, *, key: str) -> pa.Array:
-    values = chunk.columns[column]
-    for index, text in enumerate(values):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(
-                f"`{key}`: {column!r} in {chunk.place(index)} must be a text that is not blank, "
-                f"got {quoted(text)}."
-            )
-    try:
-        return pa.array(values, pa.string())
-    except UnicodeEncodeError as error:
-        index = next(i for i, text in enumerate(values) if _has_half_character(str(text)))
-        raise ValueError(
-            f"`{key}`: {column!r} in {chunk.place(index)} must be Unicode text, got half of a "
-            f"surrogate pair (\\ud800 to \\udfff) in {quoted(values[index])}."
-        ) from error
-
-
-def _has_half_character(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _scores(chunk: Chunk, column: str, *, key: str) -> pa.Array:
-    numbers = np.empty(len(chunk.columns[column]))
-    for index, label in enumerate(chunk.columns[column]):
-        try:
-            number = math.nan if isinstance(label, bool) else float(str(label))
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise ValueError(
-                f"`{key}`: label {quoted(label)} in column {column!r}, {chunk.place(index)}, must "
-                "be a finite number, because `task.metric` is pearson or spearman."
-            )
-        numbers[index] = number
-    return pa.array(numbers)

@@ -14,6 +14,7 @@ def task_inputs(config: TaskConfig) -> dict[str, Input]:
 
     pydoc: the packages whose docstrings are read, Python among them. GLUE: every data file of its
     folder, or the revision of the Hub's dataset that the local cache holds. files: the two files.
+    hub: every file of the folder, or the revision of the dataset.
 
     Raises:
         ValueError: If `task.data_dir` does not hold the task.
@@ -31,6 +32,13 @@ def task_inputs(config: TaskConfig) -> dict[str, Input]:
         folder = find_task_folder(Path(config.data_dir).expanduser(), name=config.name)
         files = sorted(file for file in folder.iterdir() if file.suffix in _GLUE_SUFFIXES)
         return {file.name: file for file in files}
+    if config.name == "hub":
+        if config.dataset is not None:
+            revision = hub_revision(config.dataset, kind="dataset")
+            return {} if revision is None else {config.dataset: revision}
+        root = Path(config.data_dir or ".")
+        files = sorted(file for file in root.rglob("*") if file.is_file())
+        return {str(file.relative_to(root)): file for file in files}
     folder = Path(config.data_dir or ".").expanduser()
     names = [name for name in (config.train_file, config.validation_file) if name is not None]
     found = {name: folder / Path(name).expanduser() for name in names}

@@ -533,7 +533,7 @@ def test_load_task_refuses_an_unknown_name():
         ValueError,
         match=(
             r"^`task\.name` must be one of pydoc_topic, pydoc_pair, pydoc_order, cola, sst2, mrpc, "
-            r"qqp, stsb, mnli, mnli_mismatched, qnli, rte, wnli, files, got 'foo'\.$"
+            r"qqp, stsb, mnli, mnli_mismatched, qnli, rte, wnli, files, hub, got 'foo'\.$"
         ),
     ):
         load_task(TaskConfig(name="foo"), seed=0)
@@ -548,7 +548,7 @@ def test_load_task_refuses_an_unknown_name():
         ),
         (
             {"name": "cola", "metric": "f1"},
-            "`task.metric` must be null unless `task.name` is files, got 'f1'.",
+            "`task.metric` must be null unless `task.name` is files or hub, got 'f1'.",
         ),
         (
             {"name": "pydoc_pair", "data_dir": "data"},
