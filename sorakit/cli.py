@@ -96,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         SystemExit: Always: 0 done, 1 failed while running, 2 wrong input, 130 after Ctrl-C, 143
             after SIGTERM.
     """
+    if sys.platform == "win32":
+        _fail("sorakit must run on Linux or macOS, got Windows. Use the Linux of WSL 2.")
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     words = [_with_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     if words[:1] == ["run"]:

@@ -502,6 +502,13 @@ def test_status_of_a_missing_folder_is_refused(tmp_path, capsys):
     assert_refused(capsys, ["status", str(tmp_path / "none")], "`RUNS`", folder=tmp_path)
 
 
+def test_windows_is_refused_in_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr("sys.platform", "win32")
+    assert call("status", ".") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("must run on Linux or macOS, got Windows. Use the Linux of WSL 2.")
+
+
 @pytest.mark.parametrize("command", [[], ["run"], ["sweep"], ["status"], ["export"], ["sync"]])
 def test_help_exits_0(command, capsys):
     assert call(*command, "--help") == 0

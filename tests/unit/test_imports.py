@@ -114,3 +114,36 @@ def test_import_of_an_extra_is_noticed():
     source += "if TYPE_CHECKING:\n    import ray\nelse:\n    import pwlf\n"
     source += "def late():\n    import seaborn\n"
     assert undeclared_imports(source) == {"matplotlib", "pwlf"}
+
+
+NOT_IMPORTED = {
+    "protobuf": "transformers reads spm.model files with it",
+    "sentencepiece": "transformers reads spm.model files with it",
+}
+"""Dependency that no module imports -> who does."""
+
+
+def imported_anywhere() -> set[str]:
+    folders = ("sorakit", "analysis")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8"))))
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_every_dependency_is_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.match(r"[\w.-]+", requirement) for requirement in project["dependencies"]]
+    declared = {normalized(name.group()) for name in names if name}
+    modules: dict[str, set[str]] = {}
+    for module, owners in packages_distributions().items():
+        for owner in owners:
+            modules.setdefault(normalized(owner), set()).add(module)
+    used = imported_anywhere()
+    unused = {name for name in declared if not modules.get(name, {name.replace("-", "_")}) & used}
+    assert unused == set(NOT_IMPORTED)
