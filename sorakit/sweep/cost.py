@@ -16,7 +16,10 @@ from sorakit.records import (
     packed_in,
     read_config,
     read_timings,
+    run_id,
+    run_path,
 )
+from sorakit.training.time_left import describe_seconds
 
 MOST_RUNS = 300
 """Finished runs that are looked at; more would not tell more, and reading them takes time."""
@@ -112,6 +115,23 @@ def cost_model(folders: Iterable[Path], *, tasks: Sequence[str]) -> CostModel:
                 if is_complete(path):
                     model.add(path)
     return model
+
+
+def describe_run_cost(config: RunConfig) -> str | None:
+    """Return what a run will take, by the finished runs beside it, or None without one like it.
+
+    Args:
+        config: Resolved configuration; its run is not complete.
+    """
+    path = run_path(config)
+    folders = [path.parent.parent, path.parent]
+    costs = cost_model(folders, tasks=[config.task.name])
+    seconds = costs.seconds(config, run_id=run_id(config), with_dense=True)
+    if seconds is None:
+        return None
+    spent = math.fsum(float(row.get("seconds", 0.0)) for row in read_timings(path))
+    left = describe_seconds(max(0.0, seconds - spent))
+    return f"About {left}, going by finished runs of this kind."
 
 
 def _read_times(path: Path) -> Times | None:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from sorakit.config import StageConfig, XiConfig
 from sorakit.records import find_runs, load_run, role_of, run_id
 from sorakit.records.packing import pack_runs
-from sorakit.sweep.cost import cost_model
+from sorakit.sweep.cost import cost_model, describe_run_cost
 from sorakit.sweep.display import describe_plan
 from sorakit.sweep.plan import Plan, plan_sweep
 from sorakit.training.inputs import input_stamps
@@ -308,6 +309,17 @@ def test_cost_of_other_kinds_is_said_to_be_unknown(tmp_path):
     assert lines(plan(tmp_path, content))[-1].endswith(
         "; 1 run is of another kind and taken for the mean of the rest."
     )
+
+
+def test_run_says_what_it_will_take_by_those_beside_it(tmp_path):
+    mine = replace(fake_config(seed=1), out_dir=str(tmp_path / "pydoc_topic" / "mine"))
+    assert describe_run_cost(mine) is None
+    write_run(tmp_path / "pydoc_topic", seed=0)
+    said = "About 8 s, going by finished runs of this kind."
+    assert describe_run_cost(mine) == said
+    begun = write_run(tmp_path / "pydoc_topic", seed=1, num_stages=3, state="interrupted")
+    resumed = replace(mine, out_dir=str(begun))
+    assert describe_run_cost(resumed) == said.replace("8 s", "5 s")
 
 
 def test_finished_sweep_has_nothing_to_do(tmp_path):
