@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoTokenizer,
     PreTrainedConfig,
@@ -87,7 +86,7 @@ def load_backbone(
         check_text_files(source)
         with loading(source):
             model_config = AutoConfig.from_pretrained(source, trust_remote_code=False, **settings)
-        _check_head(model_config, config.name)
+        _check_head(model_config, config.name, objective)
         with loading(source):
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = _load_model(source, config, model_config, objective)
@@ -102,8 +101,10 @@ def backbone_source(name: str) -> str:
     return str(EMBEDDED_DIR) if name == EMBEDDED else name
 
 
-def _check_head(model_config: PreTrainedConfig, name: str) -> None:
-    if type(model_config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+def _check_head(
+    model_config: PreTrainedConfig, name: str, objective: "sorakit.objectives.Objective"
+) -> None:
+    if type(model_config) not in objective.model_mapping:
         raise ValueError(
             "`backbone.name` must be a model that transformers can put a classification head on, "
             f"got {name!r} of type {model_config.model_type!r}."
@@ -131,8 +132,9 @@ def _load_model(
             output_loading_info=True,
             trust_remote_code=False,
         )
-    check_weights(model, report, name=config.name)
-    draw_head_anew(model, report)
+    head = objective.head_modules(model)
+    check_weights(model, report, name=config.name, head=head)
+    draw_head_anew(model, report, head=head)
     return model
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from sorakit.method.targets import base_name, head_modules
+from sorakit.method.targets import base_name
 
 _LEGACY_BUFFERS = re.compile(
     r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|attn\.bias|attention\.bias)$"
@@ -18,7 +18,9 @@ _LEGACY_BUFFERS = re.compile(
 _MAX_NAMED = 3
 
 
-def check_weights(model: PreTrainedModel, report: Mapping[str, Any], *, name: str) -> None:
+def check_weights(
+    model: PreTrainedModel, report: Mapping[str, Any], *, name: str, head: Collection[str]
+) -> None:
     """Refuse a checkpoint that does not describe the model below its head.
 
     transformers draws at random what a checkpoint lacks or holds in another size, and drops what
@@ -29,13 +31,14 @@ def check_weights(model: PreTrainedModel, report: Mapping[str, Any], *, name: st
         model: The loaded model.
         report: What transformers reports with `output_loading_info`.
         name: The option that named it.
+        head: Modules of the task head, the pooler among them.
 
     Raises:
         ValueError: If weights outside head and pooler are missing, misfitting or unexpected; the
             first ones are named.
     """
     parameters = {key for key, _ in model.named_parameters()}
-    below = {key for key in parameters if not _is_within(key, head_modules(model))}
+    below = {key for key in parameters if not _is_within(key, head)}
     missing = sorted(below & set(report["missing_keys"]))
     misfits = {str(key): (found, wanted) for key, found, wanted in report["mismatched_keys"]}
     misfitting = sorted(below & set(misfits))
@@ -62,7 +65,9 @@ def check_weights(model: PreTrainedModel, report: Mapping[str, Any], *, name: st
     )
 
 
-def draw_head_anew(model: PreTrainedModel, report: Mapping[str, Any]) -> None:
+def draw_head_anew(
+    model: PreTrainedModel, report: Mapping[str, Any], *, head: Collection[str]
+) -> None:
     """Draw the head as transformers draws one that no checkpoint has, if any of it was loaded.
 
     The one rule for a head that is there: its classes are those of another task, even where they
@@ -71,9 +76,10 @@ def draw_head_anew(model: PreTrainedModel, report: Mapping[str, Any]) -> None:
     Args:
         model: The loaded model; changed in place from torch's global generator.
         report: What transformers reports with `output_loading_info`.
+        head: Modules of the task head, the pooler among them.
     """
     base = base_name(model)
-    outside = [name for name in head_modules(model) if not name.startswith(f"{base}.")]
+    outside = [name for name in head if not name.startswith(f"{base}.")]
     drawn = set(report["missing_keys"]) | {key for key, _, _ in report["mismatched_keys"]}
     keys = {key for key, _ in model.named_parameters() if _is_within(key, outside)}
     if keys <= drawn:

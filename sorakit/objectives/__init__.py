@@ -1,7 +1,7 @@
 """What a model is trained to do: each file is an objective, which a task names."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor
@@ -21,10 +21,12 @@ class Objective(ABC):
     Attributes:
         task_type: PEFT task type, for example SEQ_CLS.
         model_class: Auto class of transformers that loads the model with its head.
+        model_mapping: Configurations that have a model with such a head.
     """
 
     task_type: str
     model_class: type[Any]
+    model_mapping: Container[type[Any]]
 
     @abstractmethod
     def settings(self, label_names: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     PreTrainedTokenizerBase,
@@ -29,6 +30,7 @@ class _SequenceObjective(Objective):
 
     task_type = "SEQ_CLS"
     model_class = AutoModelForSequenceClassification
+    model_mapping = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     label_dtype: torch.dtype
 
     @override
