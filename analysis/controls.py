@@ -1,7 +1,6 @@
 """Which controls a dataset has: what a curve must not be shown without."""
 
 from collections.abc import Sequence
-from typing import get_args
 
 import pandas as pd
 
@@ -13,8 +12,8 @@ from analysis.load import (
     PATH,
     controls_of,
 )
-from sorakit.config import StageControl
 from sorakit.records.matching import DEFAULT_SETTING
+from sorakit.variants import CONTROLS
 
 RANDOM_MASK = "random_mask"
 REQUIRED_CONTROLS = {
@@ -97,7 +96,7 @@ def configuration_notes(stages: pd.DataFrame) -> list[str]:
         if number > 1:
             name = dataset_name(*names)
             notes.append(f"The paths of {name} have {number} configurations, compared apart.")
-    is_control = stages["role"].isin([FLOOR, *get_args(StageControl)])  # and no other method
+    is_control = stages["role"].isin([FLOOR, *CONTROLS.names])  # and no other method
     alone = stages[is_control & ~controls_of(stages, stages[is_path])].drop_duplicates("run_id")
     for names, runs in alone.groupby([*DATASET_KEYS, "role"], sort=True):
         *dataset, role = names

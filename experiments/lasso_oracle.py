@@ -27,7 +27,15 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from analysis.lasso import LEVELS_FILE, PATH_FILE, SOURCE_FILE, largest_differences
-from sorakit.config import METHOD_VERSION, DenseConfig, GateUpdate, StageConfig, XiConfig
+from sorakit.config import (
+    METHOD_VERSION,
+    DenseConfig,
+    GateUpdate,
+    RefitConfig,
+    StageConfig,
+    XiConfig,
+)
+from sorakit.controls import Control
 from sorakit.method.kkt import kkt_residual
 from sorakit.method.optimizer import ProxAdamW, ProxSGD
 from sorakit.method.tuner import SoraConfig, adapted_matrices, gates
@@ -262,11 +270,14 @@ def sorakit_path(problem: LassoProblem) -> list[Level]:
 
     def record(trainer: pl.Trainer, module: pl.LightningModule, end: StageEnd) -> None:  # noqa: ARG001  # a listener's
         if end.stage > 0:
-            ends.append(problem.level(end.xi / problem.step_size))
+            ends.append(problem.level(end.chosen.xi / problem.step_size))
 
     scheduler = XiScheduler(
         xi=XiConfig(start=start, spacing="list", levels=xis, num_stages=len(xis)),
         dense=DenseConfig(max_epochs=1),
+        control=Control(seed=0),
+        refit=RefitConfig(),
+        null_loss=1.0,
         stage=StageConfig(epochs=float(problem.config.steps)),
         warmup_epochs=0.0,
         has_gates=True,

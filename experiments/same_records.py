@@ -109,9 +109,9 @@ def additions(before: Path, after: Path) -> set[str]:
     """Return the fields that only the newer checkout records."""
     old, new = _lines(before / "stages.jsonl"), _lines(after / "stages.jsonl")
     added = set(new[0]) - set(old[0]) if old and new else set()
-    columns = set(pd.read_parquet(after / "examples.parquet")) - set(
-        pd.read_parquet(before / "examples.parquet")
-    )
+    columns = {str(c) for c in pd.read_parquet(after / "examples.parquet")} - {
+        str(c) for c in pd.read_parquet(before / "examples.parquet")
+    }
     return added | columns
 
 
@@ -148,8 +148,8 @@ def main() -> None:
     jobs = [
         (checkout, found[name], args.out.resolve() / side / how / name, how == "resumed")
         for name in names
-        for how in ("whole", "resumed")
-        for side, checkout in checkouts.items()
+        for side, how in (("before", "whole"), ("after", "whole"), ("after", "resumed"))
+        for checkout in [checkouts[side]]
     ]
     with ThreadPoolExecutor(args.workers) as pool:
         list(pool.map(lambda job: run(job[0], job[1], job[2], kill=job[3]), jobs))

@@ -73,7 +73,7 @@ def run(handling: str, seed: int) -> dict[str, Any]:
             loss = example_losses(module.model(train.inputs), train.targets).mean()
             gradient = torch.cat(torch.autograd.grad(loss, gates))
         gate = torch.cat([gate.detach() for gate in gates])
-        lambda_ = end.xi / VARIANT.gate_lr
+        lambda_ = end.chosen.xi / VARIANT.gate_lr
         relief = torch.zeros_like(gate)
         if handling == "carried":
             growth = torch.cat([optimizer.growth(matrix) for matrix in optimizer.matrices])

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from sorakit.quoting import quoted
-from sorakit.variants import ADAPTERS, GATES
+from sorakit.variants import ADAPTERS, CONTROLS, GATES
 
 if TYPE_CHECKING:
     import sorakit.adapters
+    import sorakit.controls
     import sorakit.method.gates
 
-METHOD_VERSION = 3
+METHOD_VERSION = 4
 """Raised whenever the same configuration would give other numbers; part of every run id.
 
 2: unit scale and averaged gradients are the default. 3: a target is met within the weakest rank
-that is left, not the smallest.
+that is left, not the smallest. 4: convergence is judged in shares of the null loss, the learning
+rate of a converging phase is constant and then falls to 0, and the ranks of a stage are refitted.
 """
 
 TaskMetric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
@@ -24,27 +26,15 @@ TaskMetric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spear
 if TYPE_CHECKING:
     GateUpdate = str
     MethodName = str
+    StageControl = str
 else:
     GateUpdate = Literal[GATES.names]
     MethodName = Literal[ADAPTERS.names]
+    StageControl = Literal[CONTROLS.names]
 GateScale = Literal["free", "unit"]
 GateInit = Literal["auto", "ones", "zeros", "normal"]
 Spacing = Literal["geometric", "linear", "list", "target"]
-StageControl = Literal[
-    "none",
-    "hold_dense",
-    "from_scratch",
-    "shrink_only",
-    "hard_mask_no_retrain",
-    "hard_mask_retrain",
-    "random_mask",
-    "random_gradient",
-    "shuffled_labels",
-]
-MASK_CONTROLS = ("hard_mask_no_retrain", "hard_mask_retrain", "random_mask")
-"""Controls that set the number of parameters, and not xi."""
-NULL_MODELS = ("random_gradient", "shuffled_labels")
-"""Controls that differ from Algorithm 1 from the first step on, not only after the dense stage."""
+Refit = Literal["none", "branch", "continue"]
 TrackingMode = Literal["off", "offline", "online", "auto"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 
@@ -341,30 +331,59 @@ class XiConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DenseConfig:
-    """The dense stage: xi = xi.start until the training loss stops improving."""
+    """The dense stage: xi = xi.start until the training loss has converged."""
 
-    max_epochs: int = 20
-    """Epochs after which the dense stage ends in any case."""
-    patience: int = 2
-    """Epochs in a row with a relative improvement of the training loss below `min_improvement` that
-    end it."""
+    max_epochs: int = 60
+    """Guard: passes after which the dense stage ends in any case. The record says so."""
+    patience: int = 3
+    """Passes in a row without an improvement, after which the learning rate falls to 0 within
+    `cooldown_epochs` and the stage ends."""
     min_improvement: float = 0.01
-    """Relative improvement over the best training loss so far that counts as one. In [0, 1)."""
+    """Improvement of a pass's mean training loss over the best so far that counts as one, as a
+    share of the null loss: the entropy of the training labels, or their variance. In [0, 1)."""
+    low_loss: float = 0.01
+    """Training loss of a pass at which the stage ends at once, as a share of the null loss."""
+    cooldown_epochs: int = 2
+    """Passes in which the learning rate falls to 0 when the loss has stopped improving."""
 
     def __post_init__(self) -> None:
-        _require(self.max_epochs >= 1, "dense.max_epochs", ">= 1", self.max_epochs)
-        _require(self.patience >= 1, "dense.patience", ">= 1", self.patience)
-        _require(
-            0 <= self.min_improvement < 1,
-            "dense.min_improvement",
-            "in [0, 1)",
-            self.min_improvement,
-        )
+        _check_convergence("dense", self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefitConfig:
+    """The refit of a stage: the ranks that are left train at xi = 0 until they have converged."""
+
+    max_epochs: int = 30
+    """Guard: passes after which a refit ends in any case. The record says so."""
+    patience: int = 2
+    """As `dense.patience`."""
+    min_improvement: float = 0.01
+    """As `dense.min_improvement`."""
+    low_loss: float = 0.01
+    """As `dense.low_loss`."""
+    cooldown_epochs: int = 1
+    """As `dense.cooldown_epochs`."""
+    lr_factor: float = 1.0
+    """Learning rate at the start of every refit, as a share of `optim.lr`."""
+
+    def __post_init__(self) -> None:
+        _check_convergence("refit", self)
+        _require(_is_positive(self.lr_factor), "refit.lr_factor", "> 0", self.lr_factor)
+
+
+def _check_convergence(section: str, rule: DenseConfig | RefitConfig) -> None:
+    _require(rule.max_epochs >= 1, f"{section}.max_epochs", ">= 1", rule.max_epochs)
+    _require(rule.patience >= 1, f"{section}.patience", ">= 1", rule.patience)
+    for name in ("min_improvement", "low_loss"):
+        share = getattr(rule, name)
+        _require(0 <= share < 1, f"{section}.{name}", "in [0, 1)", share)
+    _require(rule.cooldown_epochs >= 0, f"{section}.cooldown_epochs", ">= 0", rule.cooldown_epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """A sparsifying stage: one xi."""
+    """A sparsifying stage: xi takes ranks away, then the ranks that are left are refitted."""
 
     epochs: float = 1.0
     """Length of a stage in passes over the training data; may be a fraction. With `xi.spacing`
@@ -377,15 +396,13 @@ class StageConfig:
     max_epochs: float = 10.0
     """Passes after which a stage ends in any case (`until: stationary`, `xi.spacing: target`)."""
     lr_factor: float = 0.3
-    """Learning rate of sparsifying stages, constant, as a share of `optim.lr`."""
+    """Learning rate while xi takes ranks away, constant, as a share of `optim.lr`."""
+    refit: Refit = "continue"
+    """What follows when the ranks of a stage are chosen. none: the penalised weights are the point
+    of the curve. branch: a refit gives the point, and the next stage goes on from the penalised
+    weights. continue: the next stage goes on from the refitted ones. How long: section `refit`."""
     control: StageControl = "none"
-    """none: Algorithm 1. hold_dense: the same steps with xi held at xi.start (is it sparsity, or
-    more training?). from_scratch: every level trained from the start, as a dense stage is.
-    shrink_only: gates shrink by xi a step, nothing is trained. hard_mask_no_retrain,
-    hard_mask_retrain: the weakest ranks are cut, without or with training. random_mask: ranks cut
-    at random, then trained. Null models: random_gradient (gates move by noise), shuffled_labels
-    (training labels permuted from the start). The masks need `xi.spacing` target; from_scratch
-    needs another."""
+    """What is done in the place of Algorithm 1, with the same phases and records."""
     kkt_examples: int = -1
     """Memorization examples for the KKT residual of every stage record; -1 takes all of them, 0
     leaves it out."""
@@ -400,6 +417,11 @@ class StageConfig:
             raise ValueError(
                 "`stage.kkt_examples` must not be 0 when `stage.until` is stationary, got 0."
             )
+
+    @property
+    def control_class(self) -> "type[sorakit.controls.Control]":
+        """What `control` names."""
+        return cast("type[sorakit.controls.Control]", CONTROLS.load(self.control))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -507,6 +529,8 @@ class RunConfig:
     """Dense stage."""
     stage: StageConfig = field(default_factory=StageConfig)
     """Sparsifying stages."""
+    refit: RefitConfig = field(default_factory=RefitConfig)
+    """How the ranks that a stage leaves are refitted (`stage.refit`)."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer and batches."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -541,13 +565,4 @@ class RunConfig:
                     "`stage.until` must be length when `xi.spacing` is target, got 'stationary'. "
                     "A target ends its stages itself."
                 )
-        if self.stage.control == "from_scratch" and self.xi.spacing == "target":
-            raise ValueError(
-                "`xi.spacing` must not be target when `stage.control` is from_scratch, got "
-                "'target'. Every level is trained at one xi: give levels."
-            )
-        if self.stage.control in MASK_CONTROLS and self.xi.spacing != "target":
-            raise ValueError(
-                f"`xi.spacing` must be target when `stage.control` is {self.stage.control}, got "
-                f"{self.xi.spacing!r}. A mask sets the number of parameters, not xi."
-            )
+        self.stage.control_class.check(self.stage.control, self.xi)

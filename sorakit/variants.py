@@ -60,7 +60,8 @@ class Family:
 
 GATES = Family("gates.update", "sorakit.method.gates")
 ADAPTERS = Family("method.name", "sorakit.adapters")
+CONTROLS = Family("stage.control", "sorakit.controls")
 OBJECTIVES = Family("objective", "sorakit.objectives")
 MEASURES = Family("measure", "sorakit.measures")
-OPTIONS = (ADAPTERS, GATES)
+OPTIONS = (ADAPTERS, CONTROLS, GATES)
 """Families that are options of `sorakit run`."""

@@ -12,7 +12,15 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from experiments.planted_ranks.points import LR, Point, R, measure
-from sorakit.config import DenseConfig, GateScale, GateUpdate, StageConfig, XiConfig
+from sorakit.config import (
+    DenseConfig,
+    GateScale,
+    GateUpdate,
+    RefitConfig,
+    StageConfig,
+    XiConfig,
+)
+from sorakit.controls import Control
 from sorakit.method.gates import gate_rule
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.tuner import SoraConfig, adapted_matrices
@@ -213,7 +221,7 @@ def sora_path(
             measure(
                 model,
                 planted,
-                level=end.xi / variant.gate_lr,
+                level=end.chosen.xi / variant.gate_lr,
                 gates=[int((matrix.gate != 0).sum()) for matrix in matrices],
                 updates=updates,
                 largest_product=max(float(product.max()) for product in products),
@@ -225,6 +233,9 @@ def sora_path(
     scheduler = XiScheduler(
         xi=XiConfig(start=xi / 10, first=xi, ratio=variant.ratio, num_stages=num_stages),
         dense=DenseConfig(max_epochs=passes, patience=passes),
+        control=Control(seed=seed),
+        refit=RefitConfig(),
+        null_loss=1.0,
         stage=StageConfig(epochs=stage_steps / PASS_STEPS, lr_factor=LR_FACTOR),
         warmup_epochs=0.0,
         has_gates=True,

@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StageView:
-    """A stage at its end, as a measure sees it; all from the same weights.
+    """A stage at its end, as a measure sees it.
+
+    Model, matrices and examples are of the same weights: with a refit, of the refitted ones.
 
     Attributes:
         model: The adapted model, in evaluation mode, on its device.
         matrices: Its adapted matrices.
         hidden_size: Width of the backbone.
-        xi: Threshold of the last step, gate units.
+        xi: Threshold of the stage, gate units.
         lambda_: xi / gate_lr.
-        residuals: How far the gates are from optimal.
+        residuals: How far the gates were from optimal when the ranks of the stage were chosen.
         gates_flickering: Gates whose zero status changed during the last pass (or segment).
         gates_revived: Those among them that came back from zero.
         examples: The stage's rows of `examples.parquet`.

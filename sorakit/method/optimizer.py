@@ -1,9 +1,9 @@
 """Optimizers whose gate groups take a proximal step (SoRA Eq. 10 and its variants).
 
 State that changes the mathematics stands in `param_groups` (`xi`, `gate_update`, `averaging`,
-`least`) or in the state of a gate (the running average of its gradient; in unit scale that of the
-growth it takes over from A and B), so that a checkpoint of the optimizer holds it. So does
-`skipped`, the steps in a row that left a gate out.
+`least`, `holds_zeros`) or in the state of a gate (the running average of its gradient; in unit
+scale that of the growth it takes over from A and B; `skipped`, the steps in a row that left it
+out), so that a checkpoint of the optimizer holds it.
 """
 
 import warnings
@@ -123,8 +123,9 @@ class ProxAdamW(AdamW):
     Args:
         params: Parameter groups. A group with the key `xi` holds gates; it may set `gate_update`
             (default sgd), `averaging` (default 0, see `ProxSGD`), `eps` (default that of the
-            update) and `least`: non-zero parameters that a step must leave, for which it lowers its
-            `xi` (default 0).
+            update), `least`: non-zero parameters that a step must leave, for which it applies less
+            than its `xi` (default 0), and `holds_zeros`: gates that are zero stay zero (default
+            False). A step writes `applied_xi`, the threshold that it applied.
         matrices: Adapted matrices of the gates. Needed for unit scale, `rank_weight_decay` and
             `least`.
         lr: Learning rate of the groups that set none.
@@ -173,6 +174,8 @@ class ProxAdamW(AdamW):
         for group in self.gate_groups:
             _fill_gradients(group)
             _warn_of_schedule(group)
+            if group["holds_zeros"]:
+                _drop_dead_gradients(group)
         self._decay_live_ranks()
         # AdamW passes over parameters without a gradient: gates that it must not move hide theirs.
         hidden = [
@@ -188,7 +191,7 @@ class ProxAdamW(AdamW):
             gate.grad = gradient
         for group in self.gate_groups:
             rule = gate_rule(group["gate_update"])
-            group["xi"] = gate_step_(
+            group["applied_xi"] = gate_step_(
                 group["params"],
                 update=group["gate_update"],
                 lr=group["lr"],
@@ -206,6 +209,20 @@ class ProxAdamW(AdamW):
                     state["growth"] = growth.clone()
                 state["growth"].lerp_(growth, 1 - GROWTH_AVERAGING)
         return loss
+
+    @torch.no_grad()
+    def forget_dead_ranks(self) -> None:
+        """Set the state of ranks with a zero gate to 0, before steps that hold zeros.
+
+        Their A and B have no gradient then, so without moments they do not move; a rank that comes
+        back later starts without a past.
+        """
+        for matrix in self.matrices:
+            dead = matrix.gate == 0
+            for parameter, dim in ((matrix.gate, 0), (matrix.lora_A, 0), (matrix.lora_B, 1)):
+                for value in self.state.get(parameter, {}).values():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        value.transpose(0, dim)[dead] = 0.0
 
     def growth(self, matrix: AdaptedMatrix) -> Tensor:
         """Return the running mean of `log(|A_i| |B_i|)` that unit scale took off a step, (r,).
@@ -261,7 +278,7 @@ def _averaged_gradients(optimizer: Optimizer, group: dict[str, Any]) -> list[Ten
 
 def _with_rule(group: dict[str, Any]) -> dict[str, Any]:
     """Return a gate group with the defaults of its update."""
-    completed = {"gate_update": "sgd", "averaging": 0.0, "least": 0, **group}
+    completed = {"gate_update": "sgd", "averaging": 0.0, "least": 0, "holds_zeros": False, **group}
     eps = gate_rule(completed["gate_update"]).eps
     return completed if eps is None else {"eps": eps, **completed}
 
@@ -293,6 +310,12 @@ def _check_gates(group: dict[str, Any]) -> None:
                 "gate of 1 does not "
                 "move by a small `xi`."
             )
+
+
+def _drop_dead_gradients(group: dict[str, Any]) -> None:
+    """Set the gradient of gates that are zero to 0: without moments, they stay zero."""
+    for gate in group["params"]:
+        gate.grad.masked_fill_(gate == 0, 0.0)
 
 
 def _warn_of_schedule(group: dict[str, Any]) -> None:

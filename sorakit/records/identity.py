@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from sorakit.config import METHOD_VERSION, NULL_MODELS, RunConfig
+from sorakit.config import METHOD_VERSION, RunConfig
 from sorakit.variants import ADAPTERS
 
 _SPLIT_WORDS = re.compile(r"(^|[-_. ])(train(ing)?|\d+-of-\d+)(?=$|[-_. ])", re.IGNORECASE)
@@ -101,10 +101,10 @@ def dense_config(config: RunConfig) -> dict[str, Any]:
     """
     content = _named_content(config)
     control = config.stage.control
+    del content["refit"]
     stage = {
-        "lr_factor": config.stage.lr_factor,  # the dense learning rate decays to it
         "kkt_examples": config.stage.kkt_examples,  # a column of the record
-        "null_model": control if control in NULL_MODELS else None,
+        "null_model": control if config.stage.control_class.is_null_model else None,
     }
     return {**content, "xi": {"start": config.xi.start}, "stage": stage}
 

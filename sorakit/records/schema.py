@@ -35,13 +35,15 @@ State = Literal["running", "completed", "failed", "interrupted"]
 class StageRecord:
     """One line of `stages.jsonl`, before the columns of its measures.
 
-    Scores, counts and measures come from the same weights.
+    Scores and counts come from the same weights. With a refit those are the refitted ones;
+    `penalised_*` and the residuals among the measures are of the weights before it. Fields that a
+    record of an older release lacks are null there.
     """
 
     stage: int
     """0 is the dense stage."""
     xi: float
-    """Threshold, gate units per optimizer step."""
+    """Threshold of the stage, gate units per optimizer step; along a path it never falls."""
     lambda_: float
     """xi / gate_lr: weight of the L1 norm of the gates. Written as `lambda`."""
     num_nonzero_params: int
@@ -75,7 +77,23 @@ class StageRecord:
     optimizer_steps: int
     """Optimizer steps in this stage."""
     stopped_by: str
-    """What ended the stage: converged, max_epochs, length, stationary or target."""
+    """What ended the stage or, with a refit, the choice of its ranks: converged, max_epochs,
+    length, stationary or target."""
+    applied_xi: float | None = None
+    """Threshold that the last step applied: less than `xi` where that would have taken more ranks
+    than the target allows. The residuals are in units of `applied_xi / gate_lr`."""
+    penalised_memorization: float | None = None
+    """Memorization before the refit; null without one."""
+    penalised_generalization: float | None = None
+    """Generalization before the refit; null without one."""
+    penalised_memorization_loss: float | None = None
+    """Memorization loss before the refit; null without one."""
+    penalised_generalization_loss: float | None = None
+    """Generalization loss before the refit; null without one."""
+    refit_epochs: float | None = None
+    """Passes of the refit, which are among `epochs`; null without one."""
+    refit_stopped_by: str | None = None
+    """What ended the refit: converged or max_epochs; null without one."""
 
 
 @dataclass(frozen=True, kw_only=True)

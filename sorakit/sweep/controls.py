@@ -12,17 +12,17 @@ from typing import Any, cast
 import pandas as pd
 import yaml
 
-from sorakit.config import NULL_MODELS, RunConfig, XiConfig
+from sorakit.config import RunConfig, XiConfig
+from sorakit.controls import Control
 from sorakit.options import Choice, checked_values, flatten
 from sorakit.records import FLOOR, PATH, role_of
-from sorakit.variants import ADAPTERS
+from sorakit.variants import ADAPTERS, CONTROLS
 
 CONTROL = "stage.control"
 _LENGTH = "stage.epochs"
 _METHOD = "method.name"
 _RANK = "method.r"
 _HEAD_ONLY = "head_only"
-_FROM_SCRATCH = "from_scratch"
 _HOLD_DENSE = "hold_dense"
 _EXAMPLE = "[floor, hold_dense, random_mask, lora: [1, 2, 4]]"
 
@@ -44,7 +44,8 @@ class ControlRule:
         """Whether it trains as many steps as its path, which must be done before it can begin."""
         if self.name == FLOOR or self._is_method or _LENGTH in self.options:
             return False
-        return self.name not in (_FROM_SCRATCH, *NULL_MODELS)
+        control = cast(type[Control], CONTROLS.load(self.name))
+        return not control.is_null_model and not control.restarts
 
     @property
     def choice(self) -> Choice:
@@ -122,16 +123,17 @@ def control_of(path: RunConfig, rule: ControlRule) -> RunConfig:
 
 
 def with_steps_of(control: RunConfig, path_stages: pd.DataFrame) -> RunConfig:
-    """Return a control whose stages are as long as those of its path on average.
+    """Return a control whose ranks are chosen in as many steps as those of its path on average.
 
-    Both then train as many steps. `hold_dense` has no level and no target that would end it, so it
-    has as many stages, too.
+    Both then train as many steps before their refits, which end by convergence. `hold_dense` has
+    no level and no target that would end it, so it has as many stages, too.
 
     Args:
         control: The control.
         path_stages: Stages of its path, which is done.
     """
-    sparsifying = path_stages["epochs"][1:]
+    stages = path_stages.iloc[1:]
+    sparsifying = stages["epochs"] - stages["refit_epochs"].astype(float).fillna(0.0)
     if sparsifying.empty:  # no gate was left after the dense stage: there is nothing to match
         return control
     epochs = round(float(sparsifying.mean()), 3)

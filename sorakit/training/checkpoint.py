@@ -1,4 +1,4 @@
-"""Checkpoints for resuming: written after every evaluation and replaced atomically.
+"""Checkpoints for resuming: written after every segment and replaced atomically.
 
 The last two are kept, and the one at the end of the dense stage.
 """
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
-from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from sorakit.records import DENSE_CHECKPOINT
@@ -20,7 +19,7 @@ _SUFFIX = ".ckpt"
 
 
 class ResumePoint(pl.Callback):
-    """Writes a checkpoint after every evaluation; it comes after `XiScheduler` in the callbacks.
+    """Writes a checkpoint after every segment; it comes after `XiScheduler` in the callbacks.
 
     Args:
         folder: Where checkpoints go; made when the first one is written.
@@ -36,9 +35,7 @@ class ResumePoint(pl.Callback):
         self.on_dense_end: list[Callable[[], None]] = []
 
     @override
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
-            return
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         target = self._folder / checkpoint_name(self._scheduler.step)
         part = target.with_suffix(".part")
         trainer.save_checkpoint(part)  # every process must call it, and rank 0 writes
@@ -46,7 +43,8 @@ class ResumePoint(pl.Callback):
             return
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
-        if self._scheduler.stage == 1 and self._scheduler.steps_in_stage == 0:
+        position = self._scheduler.schedule.position
+        if position.stage == 1 and position.steps_in_stage == 0:
             # Before `target` exists, or a run killed in between would go on without it.
             dense = self._folder / DENSE_CHECKPOINT
             shutil.copyfile(part, dense.with_suffix(".part"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sorakit.config import BackboneConfig, RunConfig, TaskConfig
+from sorakit.controls import control_class
 from sorakit.quoting import listed
 from sorakit.records.inputs import Input, changed, stamps
 from sorakit.tasks import load_task
@@ -117,7 +118,7 @@ def load_data(config: RunConfig) -> "Task":
     Raises:
         ValueError: As `load_task` does.
     """
-    return _load(config.task, config.seed, config.stage.control == "shuffled_labels")
+    return _load(config.task, config.seed, config.stage.control)
 
 
 def data_fingerprint(task: "Task") -> str:
@@ -181,27 +182,22 @@ def _task_inputs_now(config: TaskConfig) -> dict[str, Input]:
 
 def _fingerprint_now(config: RunConfig) -> str | None:
     """Return the fingerprint of the data as they are now; None where they cannot be loaded."""
-    shuffles = config.stage.control == "shuffled_labels"
-    draws = shuffles or config.task.label_noise > 0
+    control = config.stage.control if config.stage.control_class.changes_task else "none"
+    draws = control != "none" or config.task.label_noise > 0
     try:
-        return _fingerprint_of(config.task, config.seed if draws else 0, shuffles)
+        return _fingerprint_of(config.task, config.seed if draws else 0, control)
     except ValueError:
         return None
 
 
 @lru_cache
-def _fingerprint_of(task: TaskConfig, seed: int, shuffles: bool) -> str:
+def _fingerprint_of(task: TaskConfig, seed: int, control: str) -> str:
     """Return the fingerprint of a task as it is now; the points of a sweep share it."""
-    return data_fingerprint(_load(task, seed, shuffles))
+    return data_fingerprint(_load(task, seed, control))
 
 
-def _load(task: TaskConfig, seed: int, shuffles: bool) -> "Task":
-    loaded = load_task(task, seed=seed)
-    if not shuffles:
-        return loaded
-    from sorakit.tasks.label_noise import with_shuffled_labels
-
-    return with_shuffled_labels(loaded, seed)
+def _load(task: TaskConfig, seed: int, control: str) -> "Task":
+    return control_class(control)(seed=seed).change_task(load_task(task, seed=seed))
 
 
 def _backbone_folder(name: str) -> Path | None:

@@ -92,9 +92,12 @@ class StageProgress(ProgressBar):
         """Print the line of a stage; a listener of `XiScheduler`."""
         assert isinstance(module, AdaptationModule)
         phase = "dense" if end.stage == 0 else f"stage {end.stage:2d}"
+        chosen = end.chosen
+        ended = f"{end.epochs:.3g} epochs ({chosen.stopped_by}"
+        if end.refit_stopped_by is not None:
+            ended += f", refit {end.refit_epochs:.3g} {end.refit_stopped_by}"
         self._console.print(
-            f"  {phase:8}  xi {end.xi:8.2e}  {self._count(module)}  {_scores(module)}  "
-            f"{end.epochs:.3g} epochs ({end.stopped_by})",
+            f"  {phase:8}  xi {chosen.xi:8.2e}  {self._count(module)}  {_scores(module)}  {ended})",
             soft_wrap=True,  # a line a stage, in a log file too
         )
 
@@ -102,8 +105,10 @@ class StageProgress(ProgressBar):
         assert isinstance(module, AdaptationModule)
         scheduler = self._scheduler
         phase = "dense" if scheduler.stage == 0 else f"stage {scheduler.stage}"
+        if scheduler.schedule.phase.name == "refit":
+            phase += " refit"
         scores = f"  {_scores(module)}" if module.results else ""
-        return f"  {phase}  xi {scheduler.xi:.2e}  {self._count(module)}{scores}"
+        return f"  {phase}  xi {scheduler.schedule.level:.2e}  {self._count(module)}{scores}"
 
     def _count(self, module: AdaptationModule) -> str:
         matrices = self._adapter.matrices(module.model)

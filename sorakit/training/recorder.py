@@ -3,6 +3,7 @@
 import resource
 import socket
 import time
+from dataclasses import asdict, fields
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,6 +12,7 @@ import torch
 
 from sorakit.config import RunConfig
 from sorakit.measures import StageView, measures_of
+from sorakit.method.kkt import Residuals
 from sorakit.method.prune import (
     count_adapter_params,
     count_nonzero_params,
@@ -24,7 +26,9 @@ from sorakit.tasks.base import Task
 from sorakit.training.evaluation import SplitResult
 from sorakit.training.module import AdaptationModule
 from sorakit.training.stationarity import Stationarity
-from sorakit.training.xi_scheduler import StageEnd, prox_optimizer
+from sorakit.training.xi_scheduler import PhaseEnd, StageEnd, prox_optimizer
+
+_RESIDUALS = tuple(field.name for field in fields(Residuals))
 
 
 class StageRecorder:
@@ -70,17 +74,18 @@ class StageRecorder:
         matrices = adapter.matrices(module.model)
         record = self._record(module, matrices, end)
         examples = self._examples(module.results, end.stage)
-        residuals = self._stationarity(module, prox_optimizer(trainer), record.lambda_)
-        measures = measures_of(  # every process takes part
+        # They are of the weights that xi acted on; every process takes part.
+        residuals = end.penalised or asdict(self._residuals(trainer, module, end.chosen))
+        measures = measures_of(
             StageView(
                 model=module.model,
                 matrices=matrices,
                 hidden_size=self._hidden_size,
                 xi=record.xi,
                 lambda_=record.lambda_,
-                residuals=residuals,
-                gates_flickering=end.gates_flickering,
-                gates_revived=end.gates_revived,
+                residuals=Residuals(**{key: residuals[key] for key in _RESIDUALS}),
+                gates_flickering=end.chosen.gates_flickering,
+                gates_revived=end.chosen.gates_revived,
                 examples=examples,
             )
         )
@@ -100,6 +105,25 @@ class StageRecorder:
             measures=measures,
         )
 
+    def ranks_chosen(
+        self, trainer: pl.Trainer, module: pl.LightningModule, end: PhaseEnd
+    ) -> dict[str, float | None]:
+        """Return what the record says of the penalised weights, before a refit changes them."""
+        assert isinstance(module, AdaptationModule)
+        memorization = module.results[MEMORIZATION_SPLIT]
+        generalization = module.results[GENERALIZATION_SPLIT]
+        return {
+            "penalised_memorization": memorization.score,
+            "penalised_generalization": generalization.score,
+            "penalised_memorization_loss": memorization.loss,
+            "penalised_generalization_loss": generalization.loss,
+            **asdict(self._residuals(trainer, module, end)),
+        }
+
+    def _residuals(self, trainer: pl.Trainer, module: AdaptationModule, end: PhaseEnd) -> Residuals:
+        lambda_ = end.applied_xi / self._config.gates.gate_lr
+        return self._stationarity(module, prox_optimizer(trainer), lambda_)
+
     def _record(
         self, module: AdaptationModule, matrices: list[AdaptedMatrix], end: StageEnd
     ) -> StageRecord:
@@ -108,11 +132,13 @@ class StageRecorder:
         if self.dense_scores is None:
             self.dense_scores = (memorization.score, generalization.score)
         dense_memorization, dense_generalization = self.dense_scores
+        chosen = end.chosen
         test = results.get(TEST_SPLIT)
         return StageRecord(
             stage=end.stage,
-            xi=end.xi,
-            lambda_=end.xi / self._config.gates.gate_lr,
+            xi=chosen.xi,
+            applied_xi=chosen.applied_xi,
+            lambda_=chosen.xi / self._config.gates.gate_lr,
             num_nonzero_params=count_nonzero_params(matrices),
             num_adapter_params=count_adapter_params(matrices),
             num_nonzero_gates=count_nonzero_ranks(matrices),
@@ -128,7 +154,10 @@ class StageRecorder:
             generalization_loss=generalization.loss,
             epochs=end.epochs,
             optimizer_steps=end.steps,
-            stopped_by=end.stopped_by,
+            stopped_by=chosen.stopped_by,
+            refit_epochs=end.refit_epochs,
+            refit_stopped_by=end.refit_stopped_by,
+            **{key: value for key, value in end.penalised.items() if key not in _RESIDUALS},
         )
 
     def _examples(self, results: dict[str, SplitResult], stage: int) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from sorakit.config import RunConfig, TrainerConfig
 from sorakit.locks import FileLock
 from sorakit.method.prune import count_adapter_params
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
+from sorakit.metric_names import LABEL
 from sorakit.objectives import objective
 from sorakit.records import (
     CHECKPOINTS_DIR,
@@ -142,6 +143,7 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
     """Return everything that training needs; nothing is written."""
     _hold_to_threads(config.trainer)
     task = load_data(config)
+    control = config.stage.control_class(seed=config.seed)
     torch.manual_seed(config.seed)  # draws the head and the adapter
     goal = objective(task.objective)
     backbone = load_backbone(
@@ -209,7 +211,10 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
         xi=config.xi,
         dense=config.dense,
         stage=config.stage,
+        control=control,
+        refit=config.refit,
         warmup_epochs=config.optim.warmup_epochs,
+        null_loss=goal.null_loss(task.train[LABEL]),
         has_gates=bool(matrices),
         seed=config.seed,
         stationarity_residual=lambda *at: stationarity(*at).stationarity or 0.0,
@@ -223,6 +228,7 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
         callbacks.append(progress)
         scheduler.on_stage_end.append(progress.stage_ended)
     scheduler.on_stage_end.append(recorder)
+    scheduler.on_ranks_chosen = recorder.ranks_chosen
     resume_point = ResumePoint(path / CHECKPOINTS_DIR, scheduler=scheduler)
     callbacks.append(resume_point)
     return _Fit(
@@ -284,7 +290,7 @@ def _lead(fit: _Fit, config: RunConfig, path: Path, *, dense_store: Path | None)
             checkpoint = _share_dense_stage(
                 dense, fit.scheduler, fit.resume_point, path, checkpoint
             )
-        writer.keep_stages(fit.scheduler.completed_stages)
+        writer.keep_stages(fit.scheduler.schedule.completed_stages)
         writer.keep_steps(fit.scheduler.step)
         fit.recorder.dense_scores = _dense_scores(path)
         join(fit.trainer)

@@ -53,7 +53,7 @@ class StepRecorder(pl.Callback):
             stage=self._scheduler.stage,
             train_loss=loss if math.isfinite(loss) else None,
             lr=next((group["lr"] for group in groups if "xi" not in group), 0.0),
-            xi=next((group["xi"] for group in groups if "xi" in group), 0.0),
+            xi=next((group["applied_xi"] for group in groups if "xi" in group), 0.0),
         )
         self._writer.append_step(record)
         for listener in self.on_step:

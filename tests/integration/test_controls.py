@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,15 +10,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sorakit.config import MASK_CONTROLS, NULL_MODELS, RunConfig, StageControl
+from sorakit import variants
+from sorakit.config import RunConfig
+from sorakit.controls import control_class
+from sorakit.controls.random_gradient import RandomGradient
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.records import Run, load_run
-from sorakit.training.controls import RandomGradient
 from sorakit.training.run import run
 from tests.support.broken_runs import Killed, assert_same_run, files_of, kill_at_step
 from tests.support.tiny_hub import tiny_run, write_model, write_task
 
-CONTROLS: tuple[StageControl, ...] = get_args(StageControl)
+CONTROLS = variants.CONTROLS.names
+NULL_MODELS = [name for name in CONTROLS if control_class(name).is_null_model]
+MASK_CONTROLS = [name for name in CONTROLS if control_class(name).sets_count]
 AFTER_DENSE = tuple(name for name in CONTROLS if name not in NULL_MODELS)
 NUM_STAGES = 4
 

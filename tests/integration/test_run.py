@@ -303,14 +303,14 @@ def kill_before_record(monkeypatch: pytest.MonkeyPatch, stage: int) -> None:
 
 def kill_after_checkpoint(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Die right after the checkpoint with that number, counted from 0."""
-    original, calls = ResumePoint.on_validation_end, iter(range(10**6))
+    original, calls = ResumePoint.on_train_epoch_end, iter(range(10**6))
 
-    def on_validation_end(self: ResumePoint, *args: Any) -> None:
+    def on_train_epoch_end(self: ResumePoint, *args: Any) -> None:
         original(self, *args)
         if next(calls) == number:
             raise Killed
 
-    monkeypatch.setattr(ResumePoint, "on_validation_end", on_validation_end)
+    monkeypatch.setattr(ResumePoint, "on_train_epoch_end", on_train_epoch_end)
 
 
 def kill_in_dense_copy(monkeypatch: pytest.MonkeyPatch) -> None:

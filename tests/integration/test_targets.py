@@ -15,7 +15,6 @@ from sorakit.method.tuner import AdaptedMatrix
 from sorakit.records import load_run
 from sorakit.training.parameter_targets import has_reached
 from sorakit.training.run import run
-from sorakit.training.xi_scheduler import XiScheduler
 from tests.support.broken_runs import Killed, assert_same_run, kill_at_step
 from tests.support.tiny_hub import tiny_run
 
@@ -178,55 +177,3 @@ def test_stage_that_does_not_settle_ends_at_its_cap(hub):
     stages = stages_of(stationary_run(hub, "tight", tolerance=1e-6, max_epochs=3.0))
     assert stages["stopped_by"].tolist()[1:] == ["max_epochs", "max_epochs"]
     assert stages["epochs"].tolist()[1:] == [3.0, 3.0]
-
-
-# Flickering gates ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("history", "flickering", "revived"),
-    [
-        ([(1, 1), (1, 1), (1, 1)], 0, 0),
-        ([(1, 1), (0, 1), (0, 1)], 1, 0),
-        ([(1, 1), (0, 1), (1, 1)], 1, 1),
-        ([(0, 0), (1, 0), (0, 0)], 1, 1),
-    ],
-)
-def test_flickering_counts_gates_whose_zero_status_changed(
-    history, flickering, revived, hub, monkeypatch
-):
-    """The real callback, with gates set after every step of a stage of two steps."""
-    before, *after = history
-    seen: list[tuple[int, int]] = []
-    config = tiny_run(
-        hub,
-        out_dir=f"flicker-{history}".replace(" ", ""),
-        levels=(1e-3,),
-        sections={
-            "method": {"target_modules": r".*layer\.0\.attention\.self\.query", "r": 2},
-            "stage": {"epochs": 0.25},
-            "dense": {"max_epochs": 1},
-        },
-    )
-    begin, end = XiScheduler.on_train_epoch_start, XiScheduler.on_train_batch_end
-
-    def set_gates(trainer: Any, values: tuple[int, int]) -> None:
-        gate = trainer.optimizers[0].matrices[0].gate
-        gate.data[:] = gate.new_tensor(values)
-
-    def on_train_epoch_start(self: XiScheduler, trainer: Any, module: Any) -> None:
-        if self.stage == 1:
-            set_gates(trainer, before)
-        begin(self, trainer, module)
-
-    def on_train_batch_end(self: XiScheduler, trainer: Any, *args: Any) -> None:
-        if self.stage == 1:
-            set_gates(trainer, after[self.steps_in_stage])
-            seen.append(after[self.steps_in_stage])
-        end(self, trainer, *args)
-
-    monkeypatch.setattr(XiScheduler, "on_train_epoch_start", on_train_epoch_start)
-    monkeypatch.setattr(XiScheduler, "on_train_batch_end", on_train_batch_end)
-    last = stages_of(config).iloc[-1]
-    assert seen == after
-    assert (last["gates_flickering"], last["gates_revived"]) == (flickering, revived)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sorakit.config import XiConfig
-from sorakit.training.levels import levels, target_counts
+from sorakit.schedule.levels import levels, target_counts
 
 starts = st.floats(1e-6, 1e-2)
 factors = st.floats(1.01, 100)

@@ -20,6 +20,7 @@ from sorakit.config import (
     GatesConfig,
     MethodConfig,
     OptimConfig,
+    RefitConfig,
     RunConfig,
     StageConfig,
     TaskConfig,
@@ -125,7 +126,8 @@ def tiny_run(
         "gates": {},
         "xi": {"spacing": "list", "levels": list(levels), "num_stages": len(levels)},
         "dense": {"max_epochs": 2},
-        "stage": {},
+        "stage": {"refit": "none"},  # tests of refits say so
+        "refit": {"max_epochs": 4, "patience": 1, "cooldown_epochs": 1},
         "optim": {"lr": 5e-3, "batch_size": 8},
         "trainer": {"accelerator": "cpu", "precision": "32-true", "num_threads": 1},
     }
@@ -139,6 +141,7 @@ def tiny_run(
         xi=XiConfig(**options["xi"]),
         dense=DenseConfig(**options["dense"]),
         stage=StageConfig(**options["stage"]),
+        refit=RefitConfig(**options["refit"]),
         optim=OptimConfig(**options["optim"]),
         trainer=TrainerConfig(**options["trainer"]),
         seed=seed,

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from sorakit.config import (
-    MASK_CONTROLS,
     BackboneConfig,
     DenseConfig,
     GatesConfig,
     MethodConfig,
     OptimConfig,
+    RefitConfig,
     RunConfig,
     StageConfig,
     TaskConfig,
@@ -27,6 +27,7 @@ SECTIONS = {
     "gates": GatesConfig,
     "xi": XiConfig,
     "dense": DenseConfig,
+    "refit": RefitConfig,
     "stage": StageConfig,
     "optim": OptimConfig,
     "trainer": TrainerConfig,
@@ -123,6 +124,11 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("dense", {"max_epochs": 0}, "`dense.max_epochs` must be >= 1, got 0."),
     ("dense", {"patience": 0}, "`dense.patience` must be >= 1, got 0."),
     ("dense", {"min_improvement": 1.0}, "`dense.min_improvement` must be in [0, 1), got 1.0."),
+    ("dense", {"low_loss": NAN}, "`dense.low_loss` must be in [0, 1), got nan."),
+    ("dense", {"cooldown_epochs": -1}, "`dense.cooldown_epochs` must be >= 0, got -1."),
+    ("refit", {"max_epochs": 0}, "`refit.max_epochs` must be >= 1, got 0."),
+    ("refit", {"patience": 0}, "`refit.patience` must be >= 1, got 0."),
+    ("refit", {"lr_factor": 0.0}, "`refit.lr_factor` must be > 0, got 0.0."),
     ("stage", {"epochs": 0.0}, "`stage.epochs` must be > 0, got 0.0."),
     ("stage", {"epochs": math.inf}, "`stage.epochs` must be > 0, got inf."),
     ("stage", {"lr_factor": 0.0}, "`stage.lr_factor` must be > 0, got 0.0."),
@@ -199,7 +205,7 @@ COMBINATIONS: list[tuple[dict[str, Any], str]] = [
             f"`xi.spacing` must be target when `stage.control` is {control}, got 'geometric'. "
             "A mask sets the number of parameters, not xi.",
         )
-        for control in MASK_CONTROLS
+        for control in ("hard_mask_no_retrain", "hard_mask_retrain", "random_mask")
     ),
 ]
 

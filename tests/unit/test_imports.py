@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sorakit.variants import ADAPTERS, GATES, MEASURES, Family
+from sorakit.variants import ADAPTERS, CONTROLS, GATES, MEASURES, Family
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "sorakit").rglob("*.py"))
@@ -81,7 +81,7 @@ def test_module_imports(module: str):
         "sorakit.retention",
         "sorakit.metric_names",
         "sorakit.training.inputs",
-        "sorakit.training.levels",
+        "sorakit.schedule.schedule",
         "sorakit.cli",
         "sorakit.sweep.display",  # with it grid, plan and cost
         "sorakit.sweep.driver",
@@ -93,7 +93,9 @@ def test_light_module_does_not_import_torch(module: str):
     assert not imports_torch(module)
 
 
-@pytest.mark.parametrize("family", [ADAPTERS, GATES, MEASURES], ids=lambda family: family.option)
+@pytest.mark.parametrize(
+    "family", [ADAPTERS, CONTROLS, GATES, MEASURES], ids=lambda family: family.option
+)
 def test_variants_are_loaded_without_torch(family: Family):
     code = f"import sys; from sorakit.variants import Family; f = Family('', {family.package!r}); "
     code += "[f.load(name) for name in f.names]; print('torch' in sys.modules)"

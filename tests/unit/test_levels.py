@@ -1,19 +1,7 @@
 import pytest
 
-from sorakit.config import DenseConfig, XiConfig
-from sorakit.training.levels import learning_rate_factor, levels
-
-
-def factor(step: int, *, stage: int = 0, warmup_epochs: float = 0.5) -> float:
-    """Return the factor with 10 steps an epoch and at most 4 dense epochs, ending at 0.25."""
-    return learning_rate_factor(
-        step,
-        stage=stage,
-        steps_per_epoch=10,
-        warmup_epochs=warmup_epochs,
-        dense=DenseConfig(max_epochs=4),
-        stage_factor=0.25,
-    )
+from sorakit.config import XiConfig
+from sorakit.schedule.levels import levels
 
 
 def test_geometric_levels_go_on_by_the_ratio():
@@ -60,28 +48,3 @@ def test_levels_that_floats_cannot_tell_apart_are_refused(config):
     )
     with pytest.raises(ValueError, match=message):
         levels(config)
-
-
-def test_warm_up_rises_linearly():
-    assert [factor(step) for step in range(5)] == pytest.approx([k / 6 for k in range(1, 6)])
-
-
-def test_peak_comes_after_the_warm_up():
-    assert factor(5) == 1.0
-
-
-def test_no_warm_up_starts_at_the_peak():
-    assert factor(0, warmup_epochs=0.0) == 1.0
-
-
-def test_dense_decay_is_linear_to_the_stage_factor():
-    assert factor(40) == 0.25
-    assert factor(22) == pytest.approx(1 + (0.25 - 1) * (22 - 5) / 35)
-
-
-def test_stages_keep_the_stage_factor():
-    assert {factor(step, stage=3) for step in (0, 17, 400)} == {0.25}
-
-
-def test_warm_up_longer_than_the_dense_stage_never_peaks():
-    assert factor(39, warmup_epochs=10.0) == pytest.approx(40 / 101)

@@ -39,6 +39,10 @@ OLDER = {
     "default_gates": Known(
         {1}, "2026-11-24", "why the default changed; every point is of one version"
     ),
+    **dict.fromkeys(
+        ("controls", "demo", "fixed_xi", "glue_seeds", "mrpc_minilm"),
+        Known({3}, "2026-11-25", "curves of the schedule, beside which those of version 4 stand"),
+    ),
 }
 """Folder below `experiments/results` -> what is known; `experiments/README.md` says it too."""
 WITHOUT = {
@@ -49,6 +53,9 @@ WITHOUT = {
     "unit_scale": "as planted_ranks",
 }
 """Folders whose records have no method version, and why they need none (2026-11-24)."""
+FROZEN_VERSION = 3
+"""Of what stands in `paper_figs/data` until the records of version 4 cover the same datasets
+(2026-11-25)."""
 LASSO_VERSION = 1
 """Free scale and given levels, in which 2 and 3 changed nothing; `test_lasso_oracle.py` solves a
 smaller problem anew each time (2026-11-24)."""
@@ -86,10 +93,10 @@ def test_lists_name_nothing_else() -> None:
 
 
 def test_older_records_are_noticed() -> None:
-    assert stale("demo", {METHOD_VERSION - 1})
-    assert stale("demo", set())
+    assert stale("new", {METHOD_VERSION - 1})
+    assert stale("new", set())
     assert stale("default_gates", {METHOD_VERSION})
-    assert not stale("demo", {METHOD_VERSION})
+    assert not stale("new", {METHOD_VERSION})
 
 
 @pytest.mark.parametrize("name", OLDER)
@@ -100,10 +107,9 @@ def test_page_says_which_records_are_older(name: str) -> None:
     assert f"| {version} |" in rows[0]
 
 
-def test_frozen_tables_are_of_the_current_version() -> None:
+def test_frozen_tables_are_of_the_version_that_is_known() -> None:
     runs = json.loads((DATA / SOURCES_FILE).read_text("utf-8"))["runs"]
-    old = sorted({run["run_id"] for run in runs if run["method_version"] != METHOD_VERSION})
-    assert old == [], f"paper_figs/data is of method versions older than {METHOD_VERSION}"
+    assert {run["method_version"] for run in runs} == {FROZEN_VERSION}
 
 
 def test_frozen_lasso_is_of_the_version_that_is_known() -> None:

@@ -88,7 +88,7 @@ def to_reference(matrix: AdaptedMatrix) -> reference.AdaptedLayer:
 def assert_close(actual: torch.Tensor, expected: Any) -> None:
     torch.testing.assert_close(
         actual.detach().flatten(),
-        torch.tensor(expected, dtype=torch.float64).flatten(),
+        torch.as_tensor(expected, dtype=torch.float64).detach().flatten(),
         rtol=1e-10,
         atol=1e-12,
     )
@@ -200,8 +200,73 @@ def test_threshold_that_was_applied_stands_in_the_group(generator):
     optimizer = ProxAdamW([group], matrices=[matrix], lr=LR)
     optimizer.step()
     # two ranks of 4 must stay: the strongest that may die reaches 0.125
-    assert optimizer.gate_groups[0]["xi"] == 0.125
+    group = optimizer.gate_groups[0]
+    assert (group["xi"], group["applied_xi"]) == (0.4, 0.125)
     assert gate.tolist() == [0.375, 0.125, 0.0]
+
+
+# `holds_zeros`: a refit, in which the ranks that are gone stay gone --------------------------
+
+
+def draw_live_gradients(matrices: list[AdaptedMatrix], generator: torch.Generator) -> None:
+    """Draw gradients as a model gives them: A and B of a zero gate have none, the gate has one."""
+    draw_gradients(matrices, generator)
+    for matrix in matrices:
+        assert matrix.lora_A.grad is not None
+        assert matrix.lora_B.grad is not None
+        matrix.lora_A.grad[matrix.gate == 0] = 0.0
+        matrix.lora_B.grad[:, matrix.gate == 0] = 0.0
+
+
+@updates
+def test_zeros_that_are_held_stay_zero_and_their_ranks_do_not_move(update, generator):
+    matrices = draw_matrices(generator)
+    optimizer = make_optimizer(matrices, update=update, xi=0.0)
+    for _ in range(3):  # every rank gets moments
+        draw_gradients(matrices, generator)
+        optimizer.step()
+    with torch.no_grad():
+        matrices[0].gate[1] = 0.0
+    dead_row = matrices[0].lora_A[1].clone()
+    dead_column = matrices[0].lora_B[:, 1].clone()
+    live = matrices[0].gate[0].item()
+    optimizer.forget_dead_ranks()
+    optimizer.gate_groups[0]["holds_zeros"] = True
+    for _ in range(5):
+        draw_live_gradients(matrices, generator)
+        optimizer.step()
+    assert matrices[0].gate[1] == 0
+    assert torch.equal(matrices[0].lora_A[1], dead_row)
+    assert torch.equal(matrices[0].lora_B[:, 1], dead_column)
+    assert matrices[0].gate[0].item() != live
+
+
+@updates
+def test_live_ranks_move_as_if_no_rank_were_gone(update, generator):
+    """The same steps on a matrix that never had the dead rank."""
+    whole = draw_matrices(generator)[:1]
+    small = [
+        AdaptedMatrix(
+            name="layer.0",
+            lora_A=nn.Parameter(whole[0].lora_A.detach()[[0, 2]].clone()),
+            lora_B=nn.Parameter(whole[0].lora_B.detach()[:, [0, 2]].clone()),
+            gate=nn.Parameter(whole[0].gate.detach()[[0, 2]].clone()),
+            scaling=2.0,
+        )
+    ]
+    options: dict[str, Any] = {"update": update, "xi": 0.0, "unit_scale": update != "released"}
+    optimizers = [make_optimizer(matrices, **options) for matrices in (whole, small)]
+    optimizers[0].gate_groups[0]["holds_zeros"] = True
+    for _ in range(5):
+        draw_live_gradients(whole, generator)
+        for name, index in (("lora_A", 0), ("lora_B", 1), ("gate", 0)):
+            gradient = getattr(whole[0], name).grad
+            getattr(small[0], name).grad = gradient.transpose(0, index)[[0, 2]].transpose(0, index)
+        for optimizer in optimizers:
+            optimizer.step()
+    assert_close(whole[0].lora_A[[0, 2]], small[0].lora_A)
+    assert_close(whole[0].lora_B[:, [0, 2]], small[0].lora_B)
+    assert_close(whole[0].gate[[0, 2]], small[0].gate)
 
 
 def test_least_that_is_not_at_stake_changes_nothing(generator):

@@ -6,12 +6,13 @@ from typing import get_args
 import pytest
 
 from sorakit.cli import main
-from sorakit.config import GateUpdate, MethodName
+from sorakit.config import GateUpdate, MethodName, StageControl
 from sorakit.options import checked_values
-from sorakit.variants import ADAPTERS, GATES, Family
+from sorakit.variants import ADAPTERS, CONTROLS, GATES, Family
 
 FAMILIES = [
     pytest.param(ADAPTERS, MethodName, id="method.name"),
+    pytest.param(CONTROLS, StageControl, id="stage.control"),
     pytest.param(GATES, GateUpdate, id="gates.update"),
 ]
 

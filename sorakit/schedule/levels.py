@@ -1,9 +1,9 @@
-"""Thresholds and learning rates of a run: pure functions of the configuration, torch-free."""
+"""Thresholds and target counts of a run: pure functions of the configuration."""
 
 import math
 from itertools import pairwise
 
-from sorakit.config import DenseConfig, XiConfig
+from sorakit.config import XiConfig
 
 
 def levels(config: XiConfig) -> tuple[float, ...]:
@@ -65,36 +65,3 @@ def _levels(config: XiConfig) -> tuple[float, ...]:
         return (config.start, config.end)
     ratio = (config.end / config.first) ** (1 / (count - 1))
     return (config.start, *(config.first * ratio**k for k in range(count - 1)), config.end)
-
-
-def learning_rate_factor(
-    step: int,
-    *,
-    stage: int,
-    steps_per_epoch: int,
-    warmup_epochs: float,
-    dense: DenseConfig,
-    stage_factor: float,
-) -> float:
-    """Return the learning rate at an optimizer step as a share of `optim.lr`.
-
-    Dense stage: linear warm-up, then linear decay that would reach `stage_factor` at
-    `dense.max_epochs`. Sparsifying
-    stages: constant at `stage_factor`, so they keep training. Gates do not follow it.
-
-    Args:
-        step: Optimizer steps taken so far in the run.
-        stage: 0 for dense.
-        steps_per_epoch: Optimizer steps in a pass over the training data.
-        warmup_epochs: Length of the warm-up.
-        dense: Dense stage.
-        stage_factor: `stage.lr_factor`.
-    """
-    if stage > 0:
-        return stage_factor
-    warmup = warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    rest = max(dense.max_epochs * steps_per_epoch - warmup, 1)
-    done = min((step - warmup) / rest, 1.0)
-    return 1.0 + (stage_factor - 1.0) * done

@@ -1,0 +1,5 @@
+"""Algorithm 1 itself."""
+
+from sorakit.controls import Control
+
+VARIANT = Control

@@ -1,0 +1,133 @@
+"""The refit of a stage in real runs: what it changes, what it keeps, and exact resume."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sorakit.config import RunConfig
+from sorakit.records import Run, load_run
+from sorakit.training.run import run
+from tests.support.broken_runs import Killed, assert_same_run, kill_at_step
+from tests.support.tiny_hub import tiny_run
+
+STEPS = 8
+"""Optimizer steps in a pass over the data of `tiny_run`."""
+LONG = {"max_epochs": 16, "patience": 16, "cooldown_epochs": 4}
+"""A refit that has time to learn something."""
+PENALISED = (
+    "penalised_memorization",
+    "penalised_generalization",
+    "penalised_memorization_loss",
+    "penalised_generalization_loss",
+)
+
+
+def refit_run(hub: Path, name: str, refit: str, **sections: Any) -> RunConfig:
+    return tiny_run(
+        hub,
+        out_dir=name,
+        levels=(0.05, 0.2),
+        sections={"stage": {"refit": refit, "epochs": 1.0}, "refit": LONG, **sections},
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(hub: Path) -> dict[str, Run]:
+    return {
+        refit: load_run(run(refit_run(hub, f"refit-{refit}", refit), show_progress=False).path)
+        for refit in ("none", "branch", "continue")
+    }
+
+
+@pytest.mark.parametrize("refit", ["branch", "continue"])
+def test_dense_stage_is_the_same_and_has_no_refit(refit, runs):
+    dense, plain = runs[refit].stages.iloc[0], runs["none"].stages.iloc[0]
+    assert dense["memorization_loss"] == plain["memorization_loss"]
+    assert dense[["refit_epochs", *PENALISED]].isna().all()
+
+
+@pytest.mark.parametrize("refit", ["branch", "continue"])
+def test_first_stage_is_penalised_as_without_a_refit(refit, runs):
+    stage, plain = runs[refit].stages.iloc[1], runs["none"].stages.iloc[1]
+    for column in PENALISED:
+        assert stage[column] == plain[column.removeprefix("penalised_")]
+    assert stage["kkt_residual"] == plain["kkt_residual"]
+    assert stage["num_nonzero_params"] == plain["num_nonzero_params"]
+
+
+@pytest.mark.parametrize("refit", ["branch", "continue"])
+def test_refit_lowers_the_training_loss_of_the_same_ranks(refit, runs):
+    stages = runs[refit].stages.iloc[1:]
+    assert (stages["memorization_loss"] < stages["penalised_memorization_loss"]).all()
+    assert set(stages["refit_stopped_by"]) <= {"converged", "max_epochs"}
+    assert (stages["refit_epochs"] >= 1).all()
+
+
+@pytest.mark.parametrize("refit", ["branch", "continue"])
+def test_stage_one_keeps_the_ranks_that_xi_left(refit, runs):
+    def left(result: Run) -> dict[str, list[bool]]:
+        ranks = result.ranks[result.ranks["stage"] == 1]
+        return {
+            module: [strength > 0 for strength in strengths]
+            for module, strengths in zip(ranks["module"], ranks["strengths"], strict=True)
+        }
+
+    assert left(runs[refit]) == left(runs["none"])
+
+
+def test_branch_goes_on_from_the_penalised_weights(runs):
+    """Strengths shrink from stage to stage there, and grow anew in every refit otherwise."""
+    losses = {refit: runs[refit].stages["penalised_memorization_loss"].iloc[2] for refit in runs}
+    assert losses["branch"] != losses["continue"]
+
+
+def test_run_without_a_refit_says_so(runs):
+    columns = ["refit_epochs", "refit_stopped_by", *PENALISED]
+    assert runs["none"].stages[columns].isna().all(axis=None)
+
+
+def test_xi_of_a_path_never_falls(hub):
+    xi = {"spacing": "target", "levels": None, "num_stages": 4, "first": 1e-2, "ratio": 1.5}
+    config = tiny_run(
+        hub, out_dir="refit-target", sections={"xi": xi, "stage": {"refit": "continue"}}
+    )
+    stages = load_run(run(config, show_progress=False).path).stages
+    assert stages["xi"].is_monotonic_increasing
+    assert (stages["applied_xi"] <= stages["xi"]).all()
+
+
+def first_refit_step(result: Run) -> int:
+    dense, first = result.stages["optimizer_steps"].iloc[:2]
+    return int(dense + first - first % STEPS - result.stages["refit_epochs"].iloc[1] * STEPS)
+
+
+@pytest.mark.parametrize("refit", ["branch", "continue"])
+@pytest.mark.parametrize(
+    "offset", [-2, 3, 11], ids=["before", "in_its_first_pass", "in_its_second"]
+)
+def test_killed_refit_goes_on_bit_for_bit(refit, offset, hub, runs, monkeypatch):
+    config = refit_run(hub, f"killed-{refit}-{offset}", refit)
+    with monkeypatch.context() as patch:
+        kill_at_step(patch, first_refit_step(runs[refit]) + offset)
+        with pytest.raises(Killed):
+            run(config, show_progress=False)
+    run(config, show_progress=False)
+    assert_same_run(Path(str(config.out_dir)), runs[refit].path)
+
+
+@pytest.mark.parametrize("control", ["random_mask", "hard_mask_retrain", "hold_dense"])
+def test_controls_are_refitted_by_the_same_rule(control, hub):
+    xi = {"spacing": "target", "levels": None, "num_stages": 2, "first": 1e-2, "ratio": 1.5}
+    stage = {"refit": "continue", "control": control, "epochs": 0.5}
+    config = tiny_run(hub, out_dir=f"refit-{control}", sections={"xi": xi, "stage": stage})
+    stages = load_run(run(config, show_progress=False).path).stages.iloc[1:]
+    assert (stages["refit_epochs"] >= 1).all()
+    assert (stages["memorization_loss"] != stages["penalised_memorization_loss"]).all()
+
+
+def test_what_trains_nothing_is_not_refitted(hub):
+    shrink = {"stage": {"refit": "continue", "control": "shrink_only", "epochs": 0.5}}
+    config = tiny_run(hub, out_dir="refit-shrink", levels=(0.05,), sections=shrink)
+    stages = load_run(run(config, show_progress=False).path).stages
+    assert stages["refit_epochs"].isna().all()
