@@ -139,6 +139,8 @@ SAME_DENSE_STAGE: dict[str, dict[str, Any]] = {
     "levels": {"xi.first": 0.01, "xi.num_stages": 3},
     "spacing": {"xi.spacing": "target"},
     "stage_length": {"stage.epochs": 2.0},
+    "learning_rate_of_stages": {"stage.lr_factor": 0.1},
+    "refit": {"stage.refit": "branch", "refit.patience": 7},
     "until": {"stage.until": "stationary"},
     "control": {"stage.control": "hold_dense"},
     "mask": {"xi.spacing": "target", "stage.control": "random_mask"},
@@ -146,7 +148,7 @@ SAME_DENSE_STAGE: dict[str, dict[str, Any]] = {
 OTHER_DENSE_STAGE: dict[str, dict[str, Any]] = {
     "seed": {"seed": 1},
     "start": {"xi.start": 2e-4},
-    "learning_rate_of_stages": {"stage.lr_factor": 0.1},  # to which the dense one decays
+    "convergence": {"dense.patience": 7},
     "columns_of_its_record": {"stage.kkt_examples": 0},
     "null_model": {"stage.control": "random_gradient"},
     "rank": {"method.r": 4},

@@ -152,8 +152,8 @@ WRONG: dict[str, tuple[Any, str]] = {
         "^`controls.random_mask` may change what follows the dense stage, .*, got 'gates.gate_lr'.",
     ),
     "dense_learning_rate": (
-        [{"random_mask": {"stage.lr_factor": 1.0}}],
-        "^`controls.random_mask` may change what follows .* got 'stage.lr_factor'.",
+        [{"random_mask": {"stage.kkt_examples": 8}}],
+        "^`controls.random_mask` may change what follows .* got 'stage.kkt_examples'.",
     ),
     "wrong_type": (
         [{"random_mask": {"stage.epochs": "long"}}],
