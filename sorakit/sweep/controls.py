@@ -200,7 +200,7 @@ def _checked_options(control: str, options: Choice) -> Choice:
     checked: Choice = {}
     for option, value in flatten(options).items():
         section = option.partition(".")[0]
-        kept = {"xi.start", "stage.kkt_examples", CONTROL}
+        kept = {"xi.start", CONTROL}
         if section not in ("xi", "stage") or option in kept:
             raise ValueError(
                 f"`controls.{control}` may change what follows the dense stage, options of xi and "

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sorakit.config import RunConfig
+from sorakit.config import RunConfig, StageConfig, TaskConfig, TrainerConfig, XiConfig
 from sorakit.records import Run, load_run
 from sorakit.training.run import run
 from tests.support.broken_runs import Killed, assert_same_run, kill_at_step
@@ -57,9 +57,9 @@ def test_first_stage_is_penalised_as_without_a_refit(refit, runs):
 
 
 @pytest.mark.parametrize("refit", ["branch", "continue"])
-def test_refit_lowers_the_training_loss_of_the_same_ranks(refit, runs):
+def test_point_of_a_stage_is_the_refitted_one(refit, runs):
     stages = runs[refit].stages.iloc[1:]
-    assert (stages["memorization_loss"] < stages["penalised_memorization_loss"]).all()
+    assert (stages["memorization_loss"] != stages["penalised_memorization_loss"]).all()
     assert set(stages["refit_stopped_by"]) <= {"converged", "max_epochs"}
     assert (stages["refit_epochs"] >= 1).all()
 
@@ -114,6 +114,20 @@ def test_killed_refit_goes_on_bit_for_bit(refit, offset, hub, runs, monkeypatch)
             run(config, show_progress=False)
     run(config, show_progress=False)
     assert_same_run(Path(str(config.out_dir)), runs[refit].path)
+
+
+@pytest.mark.slow
+def test_refit_gives_back_what_the_penalty_took(tmp_path):
+    """On real text: memorization at a third of the dense adapter, penalised and refitted."""
+    config = RunConfig(
+        task=TaskConfig(name="pydoc_order", train_examples=200, max_length=32),
+        xi=XiConfig(spacing="target", num_stages=4, first=5e-3),
+        stage=StageConfig(refit="continue", epochs=0.5, kkt_examples=0),
+        trainer=TrainerConfig(num_threads=1),
+        out_dir=str(tmp_path / "run"),
+    )
+    stage = load_run(run(config, show_progress=False).path).stages.iloc[1]
+    assert stage["memorization"] > stage["penalised_memorization"] + 0.05
 
 
 @pytest.mark.parametrize("control", ["random_mask", "hard_mask_retrain", "hold_dense"])

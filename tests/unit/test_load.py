@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis.load import comparability_notes, load_runs
-from sorakit.config import BackboneConfig, RunConfig, TaskConfig
+from sorakit.config import METHOD_VERSION, BackboneConfig, RunConfig, TaskConfig
 from sorakit.records import META_FILE, STATUS_FILE, config_to_dict
 from sorakit.records.matching import data_of
 from tests.support.fake_runs import write_run
@@ -141,7 +141,7 @@ def test_two_method_versions_are_noted(tmp_path: Path) -> None:
     write_run(tmp_path, seed=0)
     write_run(tmp_path, seed=1, meta={"method_version": 1})
     assert comparability_notes(load_runs([tmp_path]).runs) == [
-        "The runs were made by method versions 1, 3, whose numbers differ for one configuration."
+        f"The runs were made by method versions 1, {METHOD_VERSION}, whose numbers differ for one configuration."
     ]
 
 

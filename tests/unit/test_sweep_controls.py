@@ -38,7 +38,7 @@ ENTRIES: list[Any] = [
 
 def stages(*epochs: float) -> pd.DataFrame:
     """Return the lengths of a path's stages, the dense one first."""
-    return pd.DataFrame({"epochs": [7.0, *epochs]})
+    return pd.DataFrame({"epochs": [7.0, *epochs], "refit_epochs": None})
 
 
 def one(entry: Any) -> ControlRule:
@@ -78,6 +78,12 @@ def test_stages_are_as_long_as_those_of_the_path_on_average(name):
     assert rule.has_steps_of_path
     control = with_steps_of(control_of(PATH, rule), stages(0.25, 0.5, 0.4321))
     assert control.stage.epochs == 0.394
+
+
+def test_refit_is_not_among_the_steps_that_are_matched():
+    refitted = pd.DataFrame({"epochs": [7.0, 4.25, 9.75], "refit_epochs": [None, 4.0, 9.0]})
+    control = with_steps_of(control_of(PATH, one("random_mask")), refitted)
+    assert control.stage.epochs == 0.5
 
 
 def test_hold_dense_has_as_many_stages_as_the_path_had():
@@ -152,8 +158,8 @@ WRONG: dict[str, tuple[Any, str]] = {
         "^`controls.random_mask` may change what follows the dense stage, .*, got 'gates.gate_lr'.",
     ),
     "dense_learning_rate": (
-        [{"random_mask": {"stage.kkt_examples": 8}}],
-        "^`controls.random_mask` may change what follows .* got 'stage.kkt_examples'.",
+        [{"random_mask": {"xi.start": 1e-3}}],
+        "^`controls.random_mask` may change what follows .* got 'xi.start'.",
     ),
     "wrong_type": (
         [{"random_mask": {"stage.epochs": "long"}}],
