@@ -126,7 +126,7 @@ def test_refit_gives_back_what_the_penalty_took(tmp_path):
         trainer=TrainerConfig(num_threads=1),
         out_dir=str(tmp_path / "run"),
     )
-    stage = load_run(run(config, show_progress=False).path).stages.iloc[1]
+    stage = load_run(run(config, show_progress=False).path).stages.iloc[3]
     assert stage["memorization"] > stage["penalised_memorization"] + 0.05
 
 

@@ -141,7 +141,8 @@ def test_two_method_versions_are_noted(tmp_path: Path) -> None:
     write_run(tmp_path, seed=0)
     write_run(tmp_path, seed=1, meta={"method_version": 1})
     assert comparability_notes(load_runs([tmp_path]).runs) == [
-        f"The runs were made by method versions 1, {METHOD_VERSION}, whose numbers differ for one configuration."
+        f"The runs were made by method versions 1, {METHOD_VERSION}, whose numbers differ for one "
+        "configuration."
     ]
 
 
