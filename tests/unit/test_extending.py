@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from sorakit.config import MethodConfig, RunConfig
 from sorakit.measures import StageView
 from sorakit.method.kkt import Residuals
+from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.prune import count_nonzero_params
-from sorakit.variants import ADAPTERS, GATES, MEASURES, OBJECTIVES
+from sorakit.variants import ADAPTERS, CONTROLS, GATES, MEASURES, OBJECTIVES
 from tests.support.tiny_hub import tiny_run, write_regression
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ BLOCKS = {
     match[1]: match[2]
     for match in re.finditer(r"```python\n# (\S+\.py)\n(.*?)```", PAGE, flags=re.DOTALL)
 }
-FAMILIES = (GATES, ADAPTERS, OBJECTIVES, MEASURES)
+FAMILIES = (GATES, ADAPTERS, OBJECTIVES, MEASURES, CONTROLS)
 
 
 def module(folder: str) -> ModuleType:
@@ -95,6 +96,19 @@ def test_block_of_a_task_is_a_task():
     assert (len(task.train), task.validation["label"][:3]) == (200, [0, 1, 0])
 
 
+def test_block_of_a_control_cuts_what_is_strongest(tiny_bert):
+    model = RunConfig().method.adapter.build(tiny_bert, RunConfig(), head=["classifier"])
+    matrices = RunConfig().method.adapter.matrices(model)
+    with torch.no_grad():
+        for matrix in matrices:
+            matrix.gate.copy_(torch.arange(1.0, 9.0))
+    groups = [{"params": [matrix.gate for matrix in matrices], "xi": 0.0}]
+    optimizer = ProxAdamW(groups, matrices=matrices, lr=0.1)
+    module("sorakit/controls").VARIANT(seed=0).begin_stage(model, optimizer, target=1)
+    [kept] = [matrix.gate for matrix in matrices if matrix.gate.any()]
+    assert kept.tolist() == [1.0] + 7 * [0.0]
+
+
 def test_block_of_a_figure_draws_it(tmp_path):
     [file] = module("paper_figs").main(ROOT / "paper_figs" / "data", tmp_path)
     assert file.read_bytes().startswith(b"%PDF")
@@ -112,6 +126,10 @@ root = Path(sys.argv[1])
 gates = {"gates": {"update": "hard_sgd", "averaging": 0.0}}
 path = load_run(run(tiny_run(root, out_dir="gates", sections=gates), show_progress=False).path)
 assert path.stages["largest_strength"].notna().all()
+target = {"xi": {"spacing": "target", "levels": None, "num_stages": 2}}
+cut = {**target, "stage": {"control": "strongest_mask", "max_epochs": 2.0}}
+path = load_run(run(tiny_run(root, out_dir="cut", sections=cut), show_progress=False).path)
+assert path.stages["num_nonzero_params"].is_monotonic_decreasing
 rslora = {"method": {"name": "rslora", "gate_init": "auto"}}
 run(tiny_run(root, out_dir="rslora", sections=rslora), show_progress=False)
 load = files.load_files
@@ -136,4 +154,4 @@ def test_copy_of_sorakit_knows_of_the_blocks_by_their_files_alone(tmp_path: Path
     shown = subprocess.run(
         [sys.executable, "-m", "sorakit", "run", "--help"], check=True, **environment
     ).stdout
-    assert {"hard_sgd", "rslora"} <= set(re.findall(r"\w+", shown))
+    assert {"hard_sgd", "rslora", "strongest_mask"} <= set(re.findall(r"\w+", shown))
