@@ -7,6 +7,7 @@ torch (the runs of a sweep are processes of their own).
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -16,7 +17,9 @@ from typing_extensions import override
 
 from sorakit.config import RunConfig, with_home
 from sorakit.options import describe_variants, one_line, run_config, with_nulls
+from sorakit.quoting import cut
 
+_FORMAT_WARNING = warnings.formatwarning
 _FAILED = 1
 _USER_ERROR = 2
 _PIPE_WIDTH = 500
@@ -99,8 +102,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if sys.platform == "win32":
         _fail("sorakit must run on Linux or macOS, got Windows. Use the Linux of WSL 2.")
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    warnings.formatwarning = _format_warning
     words = [_with_home(word) for word in (sys.argv[1:] if argv is None else argv)]
-    if words[:1] == ["run"]:
+    if words[:1] in (["run"], ["check"]):
         words = with_nulls(words)
     options = _parser().parse_args(words)
     command = options.subcommand
@@ -112,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except ValueError as error:
         _fail(str(error))
     except OSError as error:  # a full disk, above all
-        sys.stderr.write(f"sorakit: error: {error}\n")
+        sys.stderr.write(f"sorakit: error: {cut(str(error))}\n")
         sys.exit(_FAILED)
     except KeyboardInterrupt as error:
         signum = error.args[0] if error.args else signal.SIGINT
@@ -120,6 +124,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.write(f"\n{how}. Rerun the same command to resume from the last checkpoint.\n")
         sys.exit(128 + signum)
     sys.exit(code)
+
+
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Return a warning of sorakit as a user reads it: without the line of code that gave it."""
+    if not Path(filename).is_relative_to(Path(__file__).parent):
+        return _FORMAT_WARNING(message, category, filename, lineno, line)
+    return f"sorakit: warning: {cut(one_line(str(message)))}\n"
 
 
 def _with_home(word: str) -> str:
@@ -171,6 +188,14 @@ def _parser() -> ArgumentParser:
     run.add_class_arguments(RunConfig, as_group=False)
     describe_variants(run)
     commands.add_subcommand("run", run, help="adapt one model to one dataset, from dense to sparse")
+    check = _Parser(
+        description="Tell what a run would do, and train nothing: its examples, their classes and "
+        "lengths, what repeats and what is cut, the adapted matrices, and the time of a pass, from "
+        "a few timed steps. The options are those of `sorakit run`."
+    )
+    check.add_argument("--config", action="config", help="YAML file with options of `run`.")
+    check.add_class_arguments(RunConfig, as_group=False)
+    commands.add_subcommand("check", check, help="what a run would do; trains nothing")
     commands.add_subcommand(
         "sweep", _sweep_parser(), help="run many configurations, with their controls"
     )
@@ -385,6 +410,14 @@ def _engine(options: Namespace, plan: Any) -> Any:
     )
 
 
+def _check(options: Namespace) -> int:
+    config = _to_config(options)
+    from sorakit.training.check import describe_run  # torch takes seconds to import
+
+    _say(describe_run(config))
+    return 0
+
+
 def _status(options: Namespace) -> int:
     from rich.console import Console
 
@@ -474,6 +507,7 @@ def _sync(options: Namespace) -> int:
 
 
 _COMMANDS = {
+    "check": _check,
     "sweep": _sweep,
     "status": _status,
     "export": _export,
@@ -486,5 +520,5 @@ def _say(text: str) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    sys.stderr.write(f"sorakit: error: {message}\n")
+    sys.stderr.write(f"sorakit: error: {cut(message)}\n")
     sys.exit(_USER_ERROR)

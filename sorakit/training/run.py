@@ -96,7 +96,7 @@ def run(
         ValueError: If the configuration cannot be run; nothing has been written then.
     """
     path = run_path(config)
-    _quiet_libraries()
+    quiet_libraries()
     rank = global_rank(config.trainer)
     if rank > 0:
         return _follow(config, path, rank=rank)
@@ -104,7 +104,7 @@ def run(
     if is_complete(path):
         require_same_inputs(path, config, read_meta(path))
         return RunOutcome(path=path, action="skipped")
-    fit = _prepare(config, path, rank=rank, show_progress=show_progress)
+    fit = prepare(config, path, rank=rank, show_progress=show_progress)
     lock = _lock(path)
     try:
         if is_run_folder(path):
@@ -118,7 +118,7 @@ def run(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Fit:
+class Fit:
     """What a process of a run trains with."""
 
     trainer: pl.Trainer
@@ -139,7 +139,7 @@ class _Fit:
             )
 
 
-def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -> _Fit:
+def prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -> Fit:
     """Return everything that training needs; nothing is written."""
     _hold_to_threads(config.trainer)
     task = load_data(config)
@@ -231,7 +231,7 @@ def _prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -
     scheduler.on_ranks_chosen = recorder.ranks_chosen
     resume_point = ResumePoint(path / CHECKPOINTS_DIR, scheduler=scheduler)
     callbacks.append(resume_point)
-    return _Fit(
+    return Fit(
         trainer=new_trainer(
             config.trainer,
             callbacks=callbacks,
@@ -261,7 +261,7 @@ def _follow(config: RunConfig, path: Path, *, rank: int) -> RunOutcome:
     end_with_parent()
     if not is_complete(path):
         try:
-            fit = _prepare(config, path, rank=rank, show_progress=False)
+            fit = prepare(config, path, rank=rank, show_progress=False)
             join(fit.trainer)  # by then rank 0 has prepared the run folder
             fit(_restore(fit.scheduler, path))
         except KeyboardInterrupt as error:  # rank 0 tells the user
@@ -269,7 +269,7 @@ def _follow(config: RunConfig, path: Path, *, rank: int) -> RunOutcome:
     return RunOutcome(path=path, action="followed")
 
 
-def _lead(fit: _Fit, config: RunConfig, path: Path, *, dense_store: Path | None) -> None:
+def _lead(fit: Fit, config: RunConfig, path: Path, *, dense_store: Path | None) -> None:
     """Train in the run folder, whose lock this process holds, and keep its status true."""
     on_interrupt = signal.getsignal(signal.SIGINT)
     writer = RunWriter(path)
@@ -432,7 +432,7 @@ def _title(config: RunConfig, path: Path) -> str:
     return f"{config.task.name}, {config.backbone.name}, {method}, seed {config.seed} -> {path}"
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep the libraries' banners and hints that do not apply here out of the terminal."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -513,3 +513,60 @@ def test_windows_is_refused_in_one_sentence(monkeypatch, capsys):
 def test_help_exits_0(command, capsys):
     assert call(*command, "--help") == 0
     assert capsys.readouterr().out.startswith("usage: sorakit")
+
+
+# What there is to say of the data
+
+
+def test_held_out_file_that_is_the_training_file_is_warned_of_and_recorded(hub, tmp_path):
+    arguments = options(
+        hub, tmp_path / "run", task__validation_file="train.csv", method__name="head_only"
+    )
+    with pytest.warns(UserWarning, match=r"^64 \(100\.0%\) of the held-out examples are in the "):
+        assert call(*arguments) == 0
+    assert load_run(tmp_path / "run").meta["data"]["held_out_in_train"] == 64
+
+
+def test_texts_that_are_cut_are_warned_of_and_recorded(hub, tmp_path):
+    arguments = options(hub, tmp_path / "run", task__max_length="8", method__name="head_only")
+    with pytest.warns(
+        UserWarning, match=r"longer than `task\.max_length` \(8 tokens\) and are cut"
+    ):
+        assert call(*arguments) == 0
+    cut = load_run(tmp_path / "run").meta["data"]["longer_than_max_length"]
+    assert 0 < cut["train"] < 64
+
+
+def test_check_tells_what_a_run_would_do_and_writes_nothing(hub, tmp_path, capsys):
+    assert call("check", *options(hub, tmp_path / "run")[1:]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    facts = dict(line.split(maxsplit=1) for line in lines)
+    assert facts["dataset"] == "task (local files: train.csv, validation.csv)"
+    assert facts["examples"] == "64 to train on (64 of them for memorization), 32 held out"
+    assert facts["labels"] == "2 classes: animals 50.0%, tools 50.0%"
+    parameters = 2 * 4 * (4 * (16 + 16) + 2 * (16 + 32))  # layers, r, attention, feed-forward
+    assert facts["adapter"] == f"{parameters:,} parameters in 12 matrices"
+    assert facts["steps"] == "4 a pass of 16 examples each"
+    assert "for the dense stage (1 passes)" in facts["time"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_refuses_what_a_run_refuses(hub, tmp_path, capsys):
+    arguments = options(hub, tmp_path / "run", task__label_column="gold")
+    assert_refused(
+        capsys,
+        ["check", *arguments[1:]],
+        "`task.label_column` must be a column of train.csv",
+        folder=tmp_path,
+    )
+
+
+def test_warning_of_sorakit_is_one_sentence(hub, tmp_path):
+    arguments = options(
+        hub, tmp_path / "run", task__validation_file="train.csv", method__name="head_only"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "sorakit", *arguments], capture_output=True, text=True, check=True
+    )
+    (warning,) = [line for line in done.stderr.splitlines() if "held-out" in line]
+    assert warning.startswith("sorakit: warning: 64 (100.0%) of the held-out examples")

@@ -1,0 +1,144 @@
+"""What a run would do, told before anything is trained."""
+
+import contextlib
+import math
+import resource
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+
+from sorakit.config import RunConfig
+from sorakit.method.tuner import adapted_matrices
+from sorakit.metric_names import LABEL
+from sorakit.quoting import cut
+from sorakit.records import dataset_label, run_path
+from sorakit.records.identity import config_to_dict
+from sorakit.tasks.base import Task, column_array
+from sorakit.training.data import TRAIN
+from sorakit.training.inputs import load_data
+from sorakit.training.run import Fit, prepare, quiet_libraries
+
+_TIMED_STEPS = 5
+_MOST_CLASSES = 12
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def describe_run(config: RunConfig) -> str:
+    """Return what a run of a configuration is made of, a line a fact; nothing is written.
+
+    Data and model are loaded and checked as for `run`. Time is that of the median of a few
+    forward and backward passes on batches of the run, without the optimizer.
+
+    Args:
+        config: Resolved configuration.
+
+    Raises:
+        ValueError: If the configuration cannot be run.
+    """
+    quiet_libraries()
+    fit = prepare(config, run_path(config), rank=0, show_progress=False)
+    lines = (*_data_lines(fit, load_data(config), config), *_cost_lines(fit, config))
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:{width}}  {text}" for name, text in lines)
+
+
+def _data_lines(fit: Fit, task: Task, config: RunConfig) -> Iterator[tuple[str, str]]:
+    data, meta = fit.data, fit.meta["data"]
+    memorization = min(config.task.memorization_examples, len(task.train))
+    yield "dataset", f"{dataset_label(config_to_dict(config)['task'])} ({cut(meta['source'], 160)})"
+    yield (
+        "examples",
+        f"{len(task.train):,} to train on ({memorization:,} of them for memorization), "
+        f"{len(task.validation):,} held out",
+    )
+    yield "labels", _labels(task)
+    lengths = data.tokens[TRAIN].lengths
+    yield (
+        "lengths",
+        f"{np.median(lengths):.0f} tokens in the median, {np.quantile(lengths, 0.95):.0f} at 95 %, "
+        f"{lengths.max()} at most",
+    )
+    cut_texts = meta["longer_than_max_length"][TRAIN]
+    yield (
+        "cut",
+        f"{cut_texts:,} training texts ({cut_texts / len(lengths):.1%}) are longer than "
+        f"task.max_length ({config.task.max_length})",
+    )
+    yield (
+        "repeats",
+        f"{meta['held_out_in_train']:,} held-out examples are in the training data; "
+        f"{meta['repeated_in_train']:,} training examples repeat, "
+        f"{meta['other_label_in_train']:,} with another label",
+    )
+
+
+def _labels(task: Task) -> str:
+    labels = column_array(task.train, LABEL)
+    if not task.label_names:
+        return f"numbers from {labels.min():g} to {labels.max():g}, mean {labels.mean():g}"
+    counts = np.bincount(labels, minlength=len(task.label_names))
+    order = np.argsort(-counts, kind="stable")[:_MOST_CLASSES]
+    shares = [f"{cut(task.label_names[i], 30)} {counts[i] / len(labels):.1%}" for i in order]
+    more = "" if len(counts) <= _MOST_CLASSES else f", and {len(counts) - _MOST_CLASSES} more"
+    return f"{len(counts)} classes: {', '.join(shares)}{more}"
+
+
+def _cost_lines(fit: Fit, config: RunConfig) -> Iterator[tuple[str, str]]:
+    matrices = adapted_matrices(fit.module.model)
+    yield (
+        "adapter",
+        f"{fit.meta['model']['num_adapter_params']:,} parameters in {len(matrices)} matrices"
+        if matrices
+        else f"{config.method.name}, without gates",
+    )
+    per_pass = fit.data.steps_per_epoch
+    seconds = _seconds_a_step(fit, config)
+    yield "steps", f"{per_pass:,} a pass of {config.optim.batch_size} examples each"
+    yield (
+        "time",
+        f"{seconds:.3g} s a step, {_duration(seconds * per_pass)} a pass, at most "
+        f"{_duration(seconds * per_pass * config.dense.max_epochs)} for the dense stage "
+        f"({config.dense.max_epochs} passes), without evaluations",
+    )
+    yield "memory", _memory(fit)
+
+
+def _seconds_a_step(fit: Fit, config: RunConfig) -> float:
+    """Return the median time of forward and backward; weights and random state stay as they are."""
+    device = fit.trainer.strategy.root_device
+    module = fit.module.to(device)
+    module.train()
+    dtype = _AUTOCAST.get(config.trainer.precision)
+    seconds = []
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        for batch in islice(fit.data.train_dataloader(), _TIMED_STEPS):
+            moved = {name: value.to(device) for name, value in batch.items()}
+            casts = torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+            start = time.perf_counter()
+            with casts:
+                loss = module.loss(moved)
+            loss.backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - start)
+    module.zero_grad()
+    return float(np.median(seconds))
+
+
+def _memory(fit: Fit) -> str:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if fit.trainer.strategy.root_device.type != "cuda":
+        return f"{peak:.2g} GiB at the peak of these steps"
+    on_device = torch.cuda.max_memory_allocated() / 2**30
+    return f"{on_device:.2g} GiB on the device and {peak:.2g} GiB on the host at the peak"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
