@@ -14,9 +14,8 @@ from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
+from sorakit.method.tuner import PEFT_PREFIX, AdaptedMatrix, adapted_matrices, base_name
 
-_PREFIX = "base_model.model."
 _DUMMY_TARGET = (
     "dummy-target-modules"  # peft.utils.constants.DUMMY_TARGET_MODULES: an adapter of nothing
 )
@@ -150,15 +149,15 @@ def export_lora(
     state: dict[str, Tensor] = {}
     for name in kept:
         lora_A, lora_B = folded[name]
-        state[f"{_PREFIX}{name}.lora_A.weight"] = lora_A.cpu()
-        state[f"{_PREFIX}{name}.lora_B.weight"] = lora_B.cpu()
+        state[f"{PEFT_PREFIX}{name}.lora_A.weight"] = lora_A.cpu()
+        state[f"{PEFT_PREFIX}{name}.lora_B.weight"] = lora_B.cpu()
     saved = _modules_to_save(model, adapter_name)
     for name, module in saved.items():
         for key, value in module.state_dict().items():
-            state[f"{_PREFIX}{name}.{key}"] = value.detach().cpu().clone().contiguous()
+            state[f"{PEFT_PREFIX}{name}.{key}"] = value.detach().cpu().clone().contiguous()
     config = _adapter_config(
         kept,
-        all_names=[name.rpartition(_PREFIX)[2] for name, _ in model.named_modules()],
+        all_names=[base_name(name) for name, _ in model.named_modules()],
         modules_to_save=sorted(saved),
         base_model_name_or_path=base_model_name_or_path,
         task_type=task_type,
@@ -186,7 +185,7 @@ def _pad(lora_A: Tensor, lora_B: Tensor, *, rank: int) -> tuple[Tensor, Tensor]:
 def _modules_to_save(model: nn.Module, adapter_name: str) -> dict[str, nn.Module]:
     """Return the trained copies of PEFT's `modules_to_save`, by their name in the base model."""
     return {
-        name.rpartition(_PREFIX)[2]: module.modules_to_save[adapter_name]
+        base_name(name): module.modules_to_save[adapter_name]
         for name, module in model.named_modules()
         if isinstance(module, ModulesToSaveWrapper) and adapter_name in module.modules_to_save
     }
@@ -257,7 +256,7 @@ def _check_exportable(model: nn.Module, matrices: Collection[AdaptedMatrix]) -> 
             )
     names = {matrix.name for matrix in matrices}
     for name, module in model.named_modules():
-        short = name.rpartition(_PREFIX)[2]
+        short = base_name(name)
         # Plain PEFT gives the projections in and out one rank and cannot leave out either.
         is_attention = isinstance(getattr(module, "base_layer", None), nn.MultiheadAttention)
         if short in names and is_attention:
@@ -279,7 +278,7 @@ def _shared_weights(
     owners: dict[int, str] = {}
     names = {matrix.name for matrix in matrices}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        module = name.rpartition(_PREFIX)[2].removesuffix(".weight").removesuffix(".base_layer")
+        module = base_name(name).removesuffix(".weight").removesuffix(".base_layer")
         other = owners.setdefault(id(parameter), module)
         if other != module and names & {other, module}:
             yield module, other

@@ -24,7 +24,8 @@ from sorakit.config import GateInit, GateScale, MethodConfig
 from sorakit.method.fused import GatedLinear
 from sorakit.method.peft_type import sora_peft_type
 
-_PEFT_PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."
+"""What PEFT puts before the name of every module of the base model."""
 _DEFAULTS = MethodConfig()
 _UNSUPPORTED = (
     "use_dora",
@@ -236,6 +237,11 @@ class AdaptedMatrix:
             return self.gate.abs() * rows * columns
 
 
+def base_name(name: str) -> str:
+    """Return the name that a module has in the base model, from its name in a PEFT model or not."""
+    return name.rpartition(PEFT_PREFIX)[2]
+
+
 def adapted_matrices(model: nn.Module, adapter_name: str = "default") -> list[AdaptedMatrix]:
     """Return every SoRA matrix of `model` in the order of its modules; none gives [].
 
@@ -295,7 +301,7 @@ def _matrix(
     down = layer.lora_A[adapter_name].weight
     assert isinstance(down, nn.Parameter)
     return AdaptedMatrix(
-        name=name.rpartition(_PEFT_PREFIX)[2],
+        name=base_name(name),
         lora_A=down,
         lora_B=lora_B,
         gate=gate,
