@@ -15,7 +15,9 @@ from markupsafe import Markup
 from analysis.compare import Comparison, compare
 from analysis.controls import configuration_notes
 from analysis.curves import SHARES, with_gain_retained, with_gap
-from analysis.load import FLOOR, HOLD_DENSE, PATH, RunSet, comparability_notes, with_curves
+from analysis.frontier import frontier
+from analysis.frontier_text import frontier_heads, frontier_rows
+from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH, RunSet, comparability_notes, with_curves
 from analysis.ranking_table import RANKED, dataset_names, ranking_rows
 from analysis.ranks import Criterion, stages_at
 from analysis.report import look
@@ -99,6 +101,7 @@ def report(runs: RunSet) -> Page:
             for row in ranking_rows(comparison.ranking, dataset_names(comparison.table))
         ],
         measures_ranked=RANKED,
+        frontiers=_frontiers(stages, datasets),
         counts=_role_counts(used),
         runs=_run_rows(used, runs.configs),
         excluded=[{"path": str(path), "reason": reason} for path, reason in comparison.excluded],
@@ -117,6 +120,22 @@ def _before_refit(comparison: Comparison, runs: RunSet) -> list[Dataset]:
         return []
     stages = with_gap(with_gain_retained(with_weights(runs.stages, "penalised")))
     return [replace(dataset, drops=[]) for dataset in datasets_of(comparison, stages)]
+
+
+def _frontiers(stages: pd.DataFrame, datasets: list[Dataset]) -> list[dict[str, Any]]:
+    """Return the frontier of every dataset that has a rival, as cells of a table."""
+    table = frontier(stages)
+    blocks = table.groupby(KEYS, sort=True)  # in the order of the datasets
+    return [
+        {
+            "key": dataset.key,
+            "title": dataset.title,
+            "heads": [head.split("\n") for head in frontier_heads(block)],
+            "rows": [[cell.split("\n") for cell in row] for row in frontier_rows(block)],
+        }
+        for dataset, (_, block) in zip(datasets, blocks, strict=True)
+        if block["role"].nunique() > 1
+    ]
 
 
 def _first_stage(datasets: list[Dataset]) -> int:

@@ -1,11 +1,14 @@
 """The report in headless Chromium: it draws, it answers, it asks for nothing."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from analysis.cli import main
+from analysis.load import load_runs
+from analysis.report.page import report
 from sorakit.config import BackboneConfig, StageConfig, XiConfig
 from tests.support.browser import Browser, open_browser
 from tests.support.fake_runs import write_run
@@ -189,3 +192,38 @@ def test_names_with_markup_are_text(page: Browser) -> None:
         f"failed, no finished stage: died of {MARKUP}</script>"
     ]
     assert text(page, "#excluded td:first-child")[0].count("runs <b>bold</b>") == 1
+
+
+def test_scores_before_the_refit_are_drawn_on_request(browser: Browser, tmp_path: Path) -> None:
+    write_run(tmp_path / "runs")
+    runs = load_runs([tmp_path / "runs"])
+    refitted_stages = runs.stages["stage"] > 0
+    before = {
+        f"penalised_{name}": runs.stages[name].astype(float).where(refitted_stages) - lower
+        for name, lower in {
+            "memorization": 0.5,
+            "generalization": 0.0,
+            "memorization_loss": 0.0,
+            "generalization_loss": 0.0,
+        }.items()
+    }
+    stages = runs.stages.assign(**before)
+    file = tmp_path / "report.html"
+    file.write_text(report(replace(runs, stages=stages)).html)
+    browser.open(file)
+    browser.console()
+    refitted = marks(browser)
+    click(browser, "penalised")
+    penalised = marks(browser)
+    assert sum(a != b for a, b in zip(refitted, penalised, strict=True)) > len(refitted) / 3
+    click(browser, "curves")
+    assert marks(browser) == refitted
+    assert browser.console() == []
+
+
+def marks(page: Browser) -> list[str]:
+    """Return where the marks of the first chart stand."""
+    return page.run(
+        "return [...document.querySelectorAll('#curve-d0 .mark-symbol path')]"
+        ".map(e => e.getAttribute('transform'))"
+    )

@@ -390,3 +390,14 @@ def y_labels(html: str) -> list[str]:
     (axis,) = re.findall(r'aria-label="Y-axis[^>]*>.*?role-axis-label.*?</g>', svg, flags=re.DOTALL)
     texts = re.findall(r">([^<]+)</text>", axis)
     return [text.replace("\N{MINUS SIGN}", "-") for text in texts]
+
+
+def test_page_shows_the_frontier_where_there_is_a_rival(tmp_path: Path) -> None:
+    write_run(tmp_path / "alone")
+    assert 'class="frontier"' not in report(load_runs([tmp_path / "alone"])).html
+    for seed in range(2):
+        write_controls(tmp_path / "matched", seed)
+    html = report(load_runs([tmp_path / "matched"])).html
+    (table,) = re.findall(r'<table class="frontier">(.*?)</table>', html, flags=re.DOTALL)
+    cells = re.findall(r"<td>([^<]*)</td>", table)
+    assert cells[:6] == ["memorization", "SoRA path", "", "random_mask", "", "best"]
