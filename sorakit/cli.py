@@ -4,7 +4,6 @@ Every command imports what it needs: `--help` takes a fraction of a second, and 
 torch (the runs of a sweep are processes of their own).
 """
 
-import shutil
 import signal
 import sys
 import warnings
@@ -222,6 +221,19 @@ def _parser() -> ArgumentParser:
         "generalization score, for example 0.99.",
     )
     export.add_argument("--out", type=str, required=True, help="New folder for the adapter.")
+    export.add_argument(
+        "--with-base",
+        type=bool | None,
+        default=None,
+        help="Write the weights of the base model beside it; null: those of the embedded encoder, "
+        "which no Hub has.",
+    )
+    export.add_argument(
+        "--verify",
+        type=bool,
+        default=True,
+        help="Load the adapter in plain PEFT and compare its score with the record.",
+    )
     commands.add_subcommand("export", export, help="copy the LoRA of one stage")
     commands.add_subcommand("sync", _sync_parser(), help="send runs and their dashboard to W&B")
     return parser
@@ -458,16 +470,22 @@ def _export(options: Namespace) -> int:
     out = Path(options.out)
     if out.exists():
         raise ValueError(f"`--out` must be a new folder, got {options.out!r}, which exists.")
-    try:
-        shutil.copytree(source, out)
-    except OSError as error:
-        raise ValueError(f"`--out` must be writable, got {options.out!r}: {error}") from error
+    from sorakit.training.export import export_stage  # torch takes seconds to import
+
+    result = export_stage(run, stage, out, with_base=options.with_base, verify=options.verify)
     row = run.stages.set_index("stage").loc[stage]
     _say(
         f"Stage {stage}: {row['num_nonzero_params']:,} parameters, generalization "
         f"{row['generalization']:.4f} "
         f"({row['metric']}) -> {out}"
     )
+    if result.score is None:
+        _say(f"Not verified: {result.not_verified}")
+    else:
+        _say(
+            f"Verified: {result.score:.4f} in plain PEFT (float32), {result.recorded:.4f} recorded "
+            f"({result.precision}); tolerance {result.tolerance:.3g}."
+        )
     return 0
 
 

@@ -51,7 +51,9 @@ def _reached(
     handles = []
     for name, layer in layers.items():
 
-        def add(_module: nn.Module, _inputs: Any, output: Tensor, name: str = name) -> Tensor:
+        def add(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> Any:
+            if not isinstance(output, Tensor):  # a router: a linear layer by class, not by output
+                return output
             if name not in additions:
                 size = (output.shape[-1],)
                 additions[name] = output.new_zeros(size, requires_grad=True)

@@ -51,7 +51,9 @@ class GatedLinearFunction(torch.autograd.Function):
         result = F.linear(rows, weight, bias).addmm_(hidden.t(), up)
         ctx.save_for_backward(rows, hidden, down, up, lora_B, gate, weight)
         ctx.scaling = scaling
-        return result.view(*x.shape[:-1], -1)
+        # Not `view`: autograd refuses to change a view of a custom function in place, as Longformer
+        # does with its queries.
+        return torch.ops.aten._unsafe_view(result, [*x.shape[:-1], result.shape[-1]])
 
     @staticmethod
     @once_differentiable

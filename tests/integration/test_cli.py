@@ -440,9 +440,19 @@ def elements(folder: Path) -> int:
 
 def test_export_copies_the_adapter_of_a_stage(complete, tmp_path):
     assert call("export", str(complete), "--stage=1", f"--out={tmp_path / 'adapter'}") == 0
-    copied = {p.name: p.read_bytes() for p in (tmp_path / "adapter").iterdir()}
     original = {p.name: p.read_bytes() for p in (complete / "adapters" / "stage_01").iterdir()}
+    assert set(original) == {"adapter_config.json", "adapter_model.safetensors"}
+    copied = {name: (tmp_path / "adapter" / name).read_bytes() for name in original}
     assert copied == original
+
+
+def test_export_says_the_score_of_the_adapter_in_plain_peft(complete, tmp_path, capsys):
+    assert call("export", str(complete), "--stage=1", f"--out={tmp_path / 'adapter'}") == 0
+    score = load_run(complete).stages["generalization"][1]
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"Verified: {score:.4f} in plain PEFT (float32), {score:.4f} recorded (32-true); tolerance "
+        "0.0625."
+    )
 
 
 def test_export_by_retention_takes_the_fewest_parameters(complete, tmp_path):
