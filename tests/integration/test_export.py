@@ -20,7 +20,7 @@ from tests.support.tiny_hub import tiny_run, write_model, write_regression
 
 CLASSES = {"zoo": "cat", "shed": "saw", 'the "attic" | roof': "old"}
 NAMES = sorted(CLASSES)
-LEARNS = {"dense": {"max_epochs": 12, "patience": 12}, "optim": {"lr": 2e-2, "batch_size": 4}}
+LEARNS = {"dense": {"max_epochs": 20, "patience": 20}}
 
 
 def write_rooms(folder: Path) -> None:
