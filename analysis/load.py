@@ -18,6 +18,7 @@ from sorakit.records import (
     STATUS_FILE,
     Run,
     StageRecord,
+    execution_of,
     find_runs,
     is_run_folder,
     load_run,
@@ -77,14 +78,15 @@ def load_runs(paths: Sequence[Path], *, with_ranks: bool = True) -> RunSet:
     """Read every run at or below `paths`.
 
     Runs that are not completed but have stages are kept, with their `state`. Of several folders
-    with one run id, the one with most stages counts.
+    with one run id and the same stages, the one with most of them counts.
 
     Args:
         paths: Run folders, packs, or folders that hold some at any depth.
         with_ranks: Read the rank tables too, the largest part of most records.
 
     Raises:
-        ValueError: If a path is no folder, or if no run below `paths` can be used.
+        ValueError: If a path is no folder, if no run below `paths` can be used, or if two of one
+            run id have other results.
     """
     excluded: list[tuple[Path, str]] = []
     used: dict[str, Run] = {}
@@ -99,6 +101,7 @@ def load_runs(paths: Sequence[Path], *, with_ranks: bool = True) -> RunSet:
             used[run.run_id] = run
             continue
         kept, dropped = (twin, run) if len(twin.stages) >= len(run.stages) else (run, twin)
+        _require_one_result(kept, dropped)
         used[run.run_id] = kept
         excluded.append((dropped.path, f"same run id as {kept.path}"))
     if not used:
@@ -246,6 +249,12 @@ def comparability_notes(runs: pd.DataFrame) -> list[str]:
         count = group.loc[group["role"] != "shuffled_labels", "data_fingerprint"].nunique()
         if count > 1:
             notes.append(f"The runs of {task} saw {count} different data sets (fingerprints).")
+        executions = sorted(set(group["execution"]))
+        if len(executions) > 1:
+            notes.append(
+                f"The runs of {task} were executed in {len(executions)} ways "
+                f"({'; '.join(executions[:3])}): one configuration has other last bits in each."
+            )
     unfinished = runs[runs["state"] != "completed"]
     notes += [
         f"Run {row['run_id']} ({row['task']}, seed {row['seed']}) is {row['state']}; "
@@ -288,6 +297,23 @@ def _read_usable(folder: Path, *, with_ranks: bool) -> Run:
     return run
 
 
+def _require_one_result(kept: Run, dropped: Run) -> None:
+    """Refuse two results of one run id: which of them a table is of would be chance.
+
+    Raises:
+        ValueError: If a stage that both have differs.
+    """
+    columns = [column for column in kept.stages if column in dropped.stages]
+    for number in range(len(dropped.stages)):
+        first, second = (run.stages[columns].iloc[number] for run in (kept, dropped))
+        if not first.equals(second):
+            raise ValueError(
+                f"`RUNS` must hold one result of run {kept.run_id}, got two that differ from stage "
+                f"{first['stage']} on: {kept.path} ({execution_of(kept.meta)}) and {dropped.path} "
+                f"({execution_of(dropped.meta)}). Name one of the two folders only."
+            )
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"unreadable: {error} is missing"
@@ -323,6 +349,7 @@ def _source(run: Run) -> dict[str, Any]:
         "git_sha": git.get("sha"),
         "git_dirty": git.get("dirty"),
         "data_fingerprint": run.meta.get("data_fingerprint"),
+        "execution": execution_of(run.meta),
         "num_stages": len(run.stages) - 1,
         "path": str(run.path),
     }

@@ -93,6 +93,24 @@ def run_id(config: RunConfig) -> str:
     return short_hash({"method_version": METHOD_VERSION, "config": _numbers_as_floats(content)})
 
 
+def execution_of(meta: Mapping[str, Any]) -> str:
+    """Return in words what made a record, as far as that decides the last bits of its numbers.
+
+    Args:
+        meta: Its `meta.json`.
+    """
+    hardware: Mapping[str, Any] = meta.get("hardware") or {}
+    versions: Mapping[str, Any] = meta.get("versions") or {}
+    threads = hardware.get("threads")
+    parts = [
+        str(hardware.get("machine") or "unknown machine"),
+        f"{threads or 'unknown number of'} thread{'' if threads == 1 else 's'}",
+        str(hardware.get("gpu") or "no GPU"),
+        f"torch {versions.get('torch') or 'of unknown version'}",
+    ]
+    return ", ".join(parts)
+
+
 def dense_config(config: RunConfig) -> dict[str, Any]:
     """Return the part of a configuration that decides the dense stage and its record.
 

@@ -192,7 +192,7 @@ def break_runs(root: Path) -> dict[str, Path]:
 
 
 REASONS = {
-    "torn": "unreadable: ",
+    "torn": "`stages.jsonl` must hold a JSON object in every line, got one with ",
     "empty": "completed, no finished stage",
     "mixed": "stages.jsonl mixes schemas: memorization missing in some of its stages",
     "newer": "`schema_version` must be 1, got 99",

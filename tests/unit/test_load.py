@@ -7,9 +7,11 @@ import pytest
 
 from analysis.load import comparability_notes, load_runs
 from sorakit.config import METHOD_VERSION, BackboneConfig, RunConfig, TaskConfig
-from sorakit.records import META_FILE, STATUS_FILE, config_to_dict
+from sorakit.records import META_FILE, STAGES_FILE, STATUS_FILE, config_to_dict, load_run
 from sorakit.records.matching import data_of
 from tests.support.fake_runs import write_run
+
+RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 
 
 def test_stages_hold_one_row_a_run_and_stage(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_unreadable_meta_is_listed(tmp_path: Path) -> None:
     (broken / META_FILE).write_text("{")
     excluded = load_runs([tmp_path]).excluded
     assert [path for path, _ in excluded] == [broken]
-    assert excluded[0][1].startswith("unreadable: ")
+    assert excluded[0][1].startswith("`meta.json` must hold a JSON object, got ")
 
 
 def test_missing_run_id_is_listed(tmp_path: Path) -> None:
@@ -135,6 +137,55 @@ def test_no_usable_run_is_refused_with_every_reason(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_runs([tmp_path])
+
+
+@pytest.mark.parametrize("run_id", ["136776918eb6", "c09c72451bce", "cce940612320"])
+def test_two_committed_results_of_one_run_id_are_refused(run_id: str) -> None:
+    one, two = (RESULTS / name / run_id for name in ("controls", "demo"))
+    message = (
+        f"`RUNS` must hold one result of run {run_id}, got two that differ from stage STAGE on: "
+        f"{one} (x86_64, 1 thread, no GPU, torch 2.13.0+cpu) and {two} (x86_64, 2 threads, no GPU, "
+        "torch 2.13.0+cpu). Name one of the two folders only."
+    )
+    pattern = re.escape(message).replace("STAGE", r"\d+")
+    with pytest.raises(ValueError, match=f"^{pattern}$"):
+        load_runs([one, two])
+
+
+def test_one_committed_run_id_has_two_numbers_of_parameters() -> None:
+    # why they are refused: with one thread more other ranks die
+    runs = (load_run(RESULTS / name / "136776918eb6") for name in ("controls", "demo"))
+    assert {int(run.stages["num_nonzero_params"].iloc[-2]) for run in runs} == {768, 1344}
+
+
+@pytest.mark.parametrize("run_id", ["138d52cc7796", "b15891293e03", "8ebfd2b12d5a"])
+def test_two_committed_executions_with_the_same_result_are_one_run(run_id: str) -> None:
+    one, two = (RESULTS / name / run_id for name in ("controls", "demo"))
+    runs = load_runs([one, two])
+    assert runs.excluded == [(two, f"same run id as {one}")]
+
+
+def test_results_that_differ_in_the_last_stage_are_two(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "a", num_stages=3)
+    other = tmp_path / "b" / path.name
+    shutil.copytree(path, other)
+    lines = (other / STAGES_FILE).read_text().splitlines()
+    last = json.loads(lines[-1])
+    last["num_nonzero_params"] += 8
+    (other / STAGES_FILE).write_text("\n".join([*lines[:-1], json.dumps(last)]) + "\n")
+    with pytest.raises(ValueError, match=r"^`RUNS` must hold one result .* from stage 2 on: "):
+        load_runs([tmp_path])
+
+
+def test_two_executions_of_a_task_are_noted(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        hardware = {"machine": "x86_64", "threads": seed, "gpu": None}
+        write_run(tmp_path, seed=seed, meta={"hardware": hardware})
+    assert comparability_notes(load_runs([tmp_path]).runs) == [
+        "The runs of pydoc_topic were executed in 2 ways (x86_64, 1 thread, no GPU, torch of "
+        "unknown version; x86_64, 2 threads, no GPU, torch of unknown version): one configuration "
+        "has other last bits in each."
+    ]
 
 
 def test_two_method_versions_are_noted(tmp_path: Path) -> None:
