@@ -13,8 +13,8 @@ def task_inputs(config: TaskConfig) -> dict[str, Input]:
     """Return the inputs of a task by name; a file that is not there is left out.
 
     pydoc: the packages whose docstrings are read, Python among them. GLUE: every data file of its
-    folder, or the revision of the Hub's dataset that the local cache holds. files: the two files.
-    hub: every file of the folder, or the revision of the dataset.
+    folder, or the revision of the Hub's dataset that the local cache holds. hub: that revision, or
+    every file of the folder. files: the two files.
 
     Raises:
         ValueError: If `task.data_dir` does not hold the task.
@@ -27,15 +27,13 @@ def task_inputs(config: TaskConfig) -> dict[str, Input]:
         from sorakit.tasks.glue import HUB_ID, find_task_folder
 
         if config.data_dir is None:
-            revision = hub_revision(HUB_ID, kind="dataset")
-            return {} if revision is None else {HUB_ID: revision}
+            return _revision_of(HUB_ID)
         folder = find_task_folder(Path(config.data_dir).expanduser(), name=config.name)
         files = sorted(file for file in folder.iterdir() if file.suffix in _GLUE_SUFFIXES)
         return {file.name: file for file in files}
     if config.name == "hub":
         if config.dataset is not None:
-            revision = hub_revision(config.dataset, kind="dataset")
-            return {} if revision is None else {config.dataset: revision}
+            return _revision_of(config.dataset)
         root = Path(config.data_dir or ".")
         files = sorted(file for file in root.rglob("*") if file.is_file())
         return {str(file.relative_to(root)): file for file in files}
@@ -57,3 +55,8 @@ def hub_revision(repository: str, *, kind: str) -> str | None:
     folder = f"{kind}s--{repository.replace('/', '--')}"
     file = Path(constants.HF_HUB_CACHE) / folder / "refs" / "main"
     return file.read_text("utf-8").strip() if file.is_file() else None
+
+
+def _revision_of(dataset: str) -> dict[str, Input]:
+    revision = hub_revision(dataset, kind="dataset")
+    return {} if revision is None else {dataset: revision}

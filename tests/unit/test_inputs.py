@@ -329,6 +329,20 @@ def test_folder_of_glue_is_compared_file_by_file(tmp_path: Path) -> None:
     ]
 
 
+def test_dataset_of_the_hub_is_known_by_its_revision(cache: Path) -> None:
+    hub_cache(cache, "datasets/someone/reviews", "aaaa")
+    task = TaskConfig(name="hub", dataset="someone/reviews")
+    assert input_stamps(fake_config(task=task))["data"] == {"someone/reviews": "aaaa"}
+
+
+def test_folder_that_datasets_reads_is_compared_file_by_file(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("README.md", "data/train.csv"):
+        (tmp_path / name).write_text(name)
+    task = TaskConfig(name="hub", data_dir=str(tmp_path))
+    assert list(input_stamps(fake_config(task=task))["data"]) == ["README.md", "data/train.csv"]
+
+
 # What is looked at
 
 
