@@ -312,9 +312,10 @@ def _run(options: Namespace, *, given: Sequence[str]) -> int:
     config = _to_config(options)
     if options.controls is not None:
         return _run_with_controls(config, options.controls)
+    from sorakit.sweep.cost import describe_run_cost
     from sorakit.training.run import run  # torch takes seconds to import
 
-    outcome = run(config)
+    outcome = run(config, cost=describe_run_cost(config))
     if outcome.action == "skipped":
         _say(f"{outcome.path} is complete already; nothing to do.")
     elif outcome.action == "completed":

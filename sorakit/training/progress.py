@@ -1,6 +1,7 @@
-"""The progress bar: phase, xi, parameters left, and the two scores."""
+"""What a person sees of a run: phase, xi, parameters left, the two scores, and the time left."""
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,17 +12,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typing_extensions import override
 
 from sorakit.adapters import Adapter
+from sorakit.config import RunConfig
 from sorakit.method.prune import count_adapter_params, count_nonzero_params
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
 from sorakit.training.module import AdaptationModule
+from sorakit.training.time_left import TimeLeft
 from sorakit.training.xi_scheduler import StageEnd, XiScheduler
+
+_LINE_SECONDS = 60.0
+"""Between two lines that say how far a run is, where there is no terminal to show a bar."""
 
 
 class StageProgress(ProgressBar):
     """One moving line for the current segment and one printed line for every stage that ended.
 
+    Where there is no terminal, as in the log of a sweep, a line a minute takes the place of the
+    moving one.
+
     Args:
         scheduler: The run's schedule.
+        config: Resolved configuration.
         adapter: What is trained.
         title: What is being run.
         notes: Lines below the title.
@@ -31,6 +41,7 @@ class StageProgress(ProgressBar):
         self,
         scheduler: XiScheduler,
         *,
+        config: RunConfig,
         adapter: Adapter,
         title: str,
         notes: Sequence[str] = (),
@@ -38,7 +49,10 @@ class StageProgress(ProgressBar):
         super().__init__()
         self._scheduler = scheduler
         self._adapter = adapter
+        self._config = config
         self._title = title
+        self._clock: TimeLeft | None = None
+        self._said = 0.0
         self._notes = notes
         self._console = Console(file=sys.stderr, highlight=False)
         self._progress: Progress | None = None
@@ -48,7 +62,15 @@ class StageProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._console.print(f"[bold]{self._title}[/bold]")
-        for note in self._notes:
+        data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by `fit`
+        self._clock = TimeLeft.of(
+            self._config,
+            steps_per_epoch=data.steps_per_epoch,
+            num_stages=self._scheduler.schedule.num_stages if self._adapter.has_gates else 0,
+        )
+        self._clock.begin(time.monotonic())
+        self._said = time.monotonic()
+        for note in (*self._notes, self._clock.plan):
             self._console.print(note, markup=False, soft_wrap=True)
         if self._console.is_terminal:
             self._progress = Progress(
@@ -56,10 +78,11 @@ class StageProgress(ProgressBar):
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
+                TextColumn("{task.fields[left]}"),
                 console=self._console,
                 transient=True,
             )
-            self._bar = self._progress.add_task("", total=None)
+            self._bar = self._progress.add_task("", total=None, left="")
             self._progress.start()
 
     @override
@@ -72,9 +95,22 @@ class StageProgress(ProgressBar):
             )
 
     @override
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        assert self._clock is not None
+        now = time.monotonic()
+        self._clock.step(now)
+        position = self._scheduler.schedule.position
+        left = self._clock.remaining(position.stage, position.steps_in_stage)
         if self._progress is not None:
-            self._progress.advance(self._bar)
+            self._progress.update(self._bar, advance=1, left="" if left is None else str(left))
+        elif left is not None and now - self._said >= _LINE_SECONDS:
+            self._said = now
+            self._console.print(
+                f"{self._describe(pl_module)}  step {position.steps_in_stage}  {left}",
+                soft_wrap=True,
+            )
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -91,6 +127,8 @@ class StageProgress(ProgressBar):
     def stage_ended(self, _: pl.Trainer, module: pl.LightningModule, end: StageEnd) -> None:
         """Print the line of a stage; a listener of `XiScheduler`."""
         assert isinstance(module, AdaptationModule)
+        if self._clock is not None:
+            self._clock.stage_ended(end.stage, end.steps)
         phase = "dense" if end.stage == 0 else f"stage {end.stage:2d}"
         chosen = end.chosen
         ended = f"{end.epochs:.3g} epochs ({chosen.stopped_by}"

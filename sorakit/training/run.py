@@ -78,7 +78,11 @@ class RunOutcome:
 
 
 def run(
-    config: RunConfig, *, show_progress: bool = True, dense_store: Path | None = None
+    config: RunConfig,
+    *,
+    show_progress: bool = True,
+    dense_store: Path | None = None,
+    cost: str | None = None,
 ) -> RunOutcome:
     """Run Algorithm 1, or go on with it where a killed process left it, and record every stage.
 
@@ -89,6 +93,7 @@ def run(
         show_progress: Show the progress bar and one line a stage on stderr.
         dense_store: Folder of dense stages that runs share: this run starts from its own if it is
             there, or makes it; null trains it for this run alone.
+        cost: What it will take, if that is known; shown when training begins.
 
     Raises:
         FolderInUseError: If another process is writing into the run folder.
@@ -104,7 +109,7 @@ def run(
     if is_complete(path):
         require_same_inputs(path, config, read_meta(path))
         return RunOutcome(path=path, action="skipped")
-    fit = prepare(config, path, rank=rank, show_progress=show_progress)
+    fit = prepare(config, path, rank=rank, show_progress=show_progress, cost=cost)
     lock = _lock(path)
     try:
         if is_run_folder(path):
@@ -139,7 +144,9 @@ class Fit:
             )
 
 
-def prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) -> Fit:
+def prepare(
+    config: RunConfig, path: Path, *, rank: int, show_progress: bool, cost: str | None = None
+) -> Fit:
     """Return everything that training needs; nothing is written."""
     _hold_to_threads(config.trainer)
     task = load_data(config)
@@ -223,7 +230,11 @@ def prepare(config: RunConfig, path: Path, *, rank: int, show_progress: bool) ->
     callbacks: list[pl.Callback] = [scheduler, steps]
     if show_progress:
         progress = StageProgress(
-            scheduler, adapter=adapter, title=_title(config, path), notes=interface_lines(interface)
+            scheduler,
+            config=config,
+            adapter=adapter,
+            title=_title(config, path),
+            notes=[*interface_lines(interface), *([cost] if cost else [])],
         )
         callbacks.append(progress)
         scheduler.on_stage_end.append(progress.stage_ended)

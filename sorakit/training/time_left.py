@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from sorakit.config import RunConfig
+
 _FEWEST_STEPS = 5
 """Steps before which a step's time says nothing."""
 
@@ -32,9 +34,16 @@ class TimeLeft:
         stage_steps: Steps that a sparsifying stage is expected to take; what the stages take counts
             as soon as one has ended.
         num_stages: Sparsifying stages.
+
+    Attributes:
+        plan: What is ahead of the run, in a sentence.
     """
 
     def __init__(self, *, dense_steps: int, stage_steps: int, num_stages: int) -> None:
+        self.plan = f"At most {dense_steps:,} steps until dense training has converged"
+        if num_stages:
+            self.plan += f", then about {stage_steps:,} in each of {num_stages} stages"
+        self.plan += "; the time left is shown as soon as the first steps are taken."
         self._dense_steps = dense_steps
         self._stage_steps = stage_steps
         self._num_stages = num_stages
@@ -42,6 +51,24 @@ class TimeLeft:
         self._began: float | None = None
         self._now = 0.0
         self._steps = 0
+
+    @classmethod
+    def of(cls, config: RunConfig, *, steps_per_epoch: int, num_stages: int) -> "TimeLeft":
+        """Return the clock of a run, by the lengths in its configuration.
+
+        Args:
+            config: Resolved configuration.
+            steps_per_epoch: Optimizer steps in a pass over the training data.
+            num_stages: Sparsifying stages.
+        """
+        passes = config.stage.epochs
+        if config.stage.refit != "none":  # as few as it may take to see that it has converged
+            passes += 1 + config.refit.patience + config.refit.cooldown_epochs
+        return cls(
+            dense_steps=config.dense.max_epochs * steps_per_epoch,
+            stage_steps=max(1, round(passes * steps_per_epoch)),
+            num_stages=num_stages,
+        )
 
     def begin(self, now: float) -> None:
         """Start the clock, in seconds."""

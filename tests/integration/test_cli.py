@@ -299,6 +299,20 @@ def test_interruption_exits_130(hub, tmp_path, capsys, monkeypatch):
     assert "Rerun the same command to resume from the last checkpoint." in capsys.readouterr().err
 
 
+def test_run_says_its_cost_first_and_how_long_it_still_takes(hub, complete, capsys, monkeypatch):
+    monkeypatch.setattr("sorakit.training.progress._LINE_SECONDS", 0.0)
+    capsys.readouterr()
+    assert call(*options(hub, complete.with_name("other-seed")), "--seed=1") == 0
+    title, *lines = capsys.readouterr().err.splitlines()
+    assert "seed 1" in title
+    cost = [line for line in lines if line.startswith("About ")]
+    assert [line.endswith(" s, going by finished runs of this kind.") for line in cost] == [True]
+    plan = next(i for i, line in enumerate(lines) if line.startswith("At most 4 steps until dense"))
+    left = [i for i, line in enumerate(lines) if line.endswith(" left")]
+    assert left, "a file is not told how long it still takes"
+    assert plan < min(left)
+
+
 def test_complete_run_is_repeated_beside_itself_bit_for_bit(complete, capsys):
     capsys.readouterr()
     again = complete.with_name(f"{complete.name}-again")

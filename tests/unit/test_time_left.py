@@ -1,5 +1,8 @@
 """What a run says of the time that it will still take."""
 
+from dataclasses import replace
+
+from sorakit.config import DenseConfig, RefitConfig, RunConfig, StageConfig
 from sorakit.training.time_left import TimeLeft
 
 
@@ -40,3 +43,16 @@ def test_stage_that_takes_longer_than_expected_is_at_its_end():
     left = clock.remaining(3, 90)
     assert left is not None
     assert str(left) == "about 0 s left"
+
+
+def test_lengths_are_those_of_the_configuration():
+    config = RunConfig(dense=DenseConfig(max_epochs=3), stage=StageConfig(epochs=0.5))
+    clock = TimeLeft.of(config, steps_per_epoch=10, num_stages=2)
+    assert clock.plan == (
+        "At most 30 steps until dense training has converged, then about 5 in each of 2 stages; "
+        "the time left is shown as soon as the first steps are taken."
+    )
+    refit = replace(config, stage=replace(config.stage, refit="continue"), refit=RefitConfig())
+    assert "then about 45 in each" in TimeLeft.of(refit, steps_per_epoch=10, num_stages=2).plan
+    alone = TimeLeft.of(config, steps_per_epoch=10, num_stages=0)
+    assert alone.plan.startswith("At most 30 steps until dense training has converged; the time")
