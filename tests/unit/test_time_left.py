@@ -46,7 +46,7 @@ def test_stage_that_takes_longer_than_expected_is_at_its_end():
 
 
 def test_lengths_are_those_of_the_configuration():
-    config = RunConfig(dense=DenseConfig(max_epochs=3), stage=StageConfig(epochs=0.5))
+    config = RunConfig(dense=DenseConfig(max_epochs=3), stage=StageConfig(epochs=0.5, refit="none"))
     clock = TimeLeft.of(config, steps_per_epoch=10, num_stages=2)
     assert clock.plan == (
         "At most 30 steps until dense training has converged, then about 5 in each of 2 stages; "
