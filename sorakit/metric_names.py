@@ -23,6 +23,9 @@ MEMORIZATION_LOSS = "memorization/loss"
 GENERALIZATION_LOSS = "generalization/loss"
 MEMORIZATION_GAIN = "memorization/gain_retained"
 GENERALIZATION_GAIN = "generalization/gain_retained"
+PENALISED_MEMORIZATION = "memorization/penalised_score"
+"""Of the weights before the refit of a stage; `MEMORIZATION` is of the refitted ones."""
+PENALISED_GENERALIZATION = "generalization/penalised_score"
 GAP = "generalization/gap"
 """Memorization - generalization."""
 STRENGTHS = "gate/strengths"
@@ -50,6 +53,12 @@ _STAGE_KEYS = {
     "epochs": "stage/epochs",
     "optimizer_steps": "stage/optimizer_steps",
     "stopped_by": "stage/stopped_by",
+    "penalised_memorization": PENALISED_MEMORIZATION,
+    "penalised_generalization": PENALISED_GENERALIZATION,
+    "penalised_memorization_loss": "memorization/penalised_loss",
+    "penalised_generalization_loss": "generalization/penalised_loss",
+    "refit_epochs": "stage/refit_epochs",
+    "refit_stopped_by": "stage/refit_stopped_by",
 }
 
 # Loggers, per run.

@@ -1,9 +1,10 @@
 """Which runs belong together: a path, its floor and its controls; the same for W&B and analysis.
 
 A control belongs to the paths that it was made to be compared with: same data, backbone, seed,
-method version and everything that decides the dense stage (adapter, gates, `xi.start`, dense stage,
-optimizer, precision). What comes after it is what a control changes: levels of xi, lengths of
-stages. A floor has no adapter, so gates and adapter do not tell floors apart.
+method version, everything that decides the dense stage (adapter, gates, `xi.start`, dense stage,
+optimizer, precision) and the same refit. What else comes after the dense stage is what a control
+changes: levels of xi, lengths of stages. A floor has no adapter, so gates and adapter do not tell
+floors apart.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,10 @@ DEFAULT_SETTING = "default"
 
 _DATA = ("task", "backbone")  # named by themselves, in every table
 _NO_OPTION = ("tracking.", "out_dir", "seed", "trainer.accelerator", "trainer.num_threads")
-_OF_DENSE = ("method.", "gates.", "xi.start", "dense.", "stage.lr_factor", "optim.", "trainer.")
+_OF_DENSE = (
+    *("method.", "gates.", "xi.start", "dense.", "stage.lr_factor", "optim.", "trainer."),
+    *("stage.refit", "refit."),  # a control that is not refitted is none of a path that is
+)
 _OF_FLOOR = ("method.train_head", "dense.", "stage.lr_factor", "optim.", "trainer.")
 
 

@@ -18,6 +18,8 @@ from sorakit.metric_names import (
     MEMORIZATION_GAIN,
     NUM_NONZERO_PARAMS,
     OPTIMIZER_STEP,
+    PENALISED_GENERALIZATION,
+    PENALISED_MEMORIZATION,
     RANKS_TABLE,
     SCORES,
     SHARES,
@@ -113,6 +115,14 @@ def sections(*, entity: str) -> list[Any]:
                 _curve("Generalization: gain retained", GENERALIZATION_GAIN),
                 _curve("Gap: memorization - generalization", GAP),
                 _curve("KKT residual", stage_keys()["kkt_residual"]),
+            ],
+        ),
+        ws.Section(
+            name="Before the refit of a stage: the weights that the penalty left",
+            is_open=False,
+            panels=[
+                _curve("Memorization, penalised", PENALISED_MEMORIZATION),
+                _curve("Generalization, penalised", PENALISED_GENERALIZATION),
             ],
         ),
         ws.Section(

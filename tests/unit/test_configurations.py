@@ -14,6 +14,7 @@ from sorakit.config import (
     GatesConfig,
     MethodConfig,
     OptimConfig,
+    Refit,
     RunConfig,
     StageConfig,
     TrainerConfig,
@@ -199,3 +200,11 @@ def test_option_of_a_newer_release_at_its_default_changes_no_id() -> None:
     ids = [matching_ids(c, method_version=3) for c in (config, older, newer)]
     assert ids[0] == ids[1]
     assert ids[0]["floor_id"] != ids[2]["floor_id"]
+
+
+def test_control_without_a_refit_is_none_of_a_path_with_one() -> None:
+    refits: tuple[Refit, Refit] = ("continue", "none")
+    configs = (RunConfig(stage=StageConfig(refit=refit)) for refit in refits)
+    refitted, plain = (matching_ids(config_to_dict(c), method_version=4) for c in configs)
+    assert refitted["dense_id"] != plain["dense_id"]
+    assert refitted["floor_id"] == plain["floor_id"]
