@@ -23,6 +23,7 @@ from sorakit.method.prune import count_adapter_params
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
 from sorakit.metric_names import LABEL
 from sorakit.objectives import objective
+from sorakit.quoting import cut
 from sorakit.records import (
     CHECKPOINTS_DIR,
     DENSE_CHECKPOINT,
@@ -317,7 +318,7 @@ def _lead(fit: Fit, config: RunConfig, path: Path, *, dense_store: Path | None) 
             writer.write_status("interrupted")
             raise KeyboardInterrupt(*stopped_by) from error
         with contextlib.suppress(OSError):  # a full disk, which is what `error` tells of
-            writer.write_status("failed", error=f"{type(error).__name__}: {error}")
+            writer.write_status("failed", error=cut(f"{type(error).__name__}: {error}"))
         raise
     finally:
         if dense is not None:
