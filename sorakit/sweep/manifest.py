@@ -6,6 +6,7 @@ sweep goes on from the run folders alone.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -81,7 +82,12 @@ class Recorded(Listener):
 def read_entries(root: Path) -> list[Entry]:
     """Return the runs of the sweeps whose files stand at or below `root`, each once."""
     entries: dict[tuple[Path, str], Entry] = {}
-    for file in sorted(root.rglob(f"{SWEEPS_DIR}/*.json")):
+    # Not rglob: it fails when a folder goes away meanwhile.
+    walked = ((Path(folder), files) for folder, _, files in os.walk(root))
+    found = [
+        folder / name for folder, files in walked if folder.name == SWEEPS_DIR for name in files
+    ]
+    for file in sorted(file for file in found if file.suffix == ".json"):
         content = cast(dict[str, list[dict[str, Any]]], json.loads(file.read_text("utf-8")))
         for row in content["runs"]:
             path = file.parents[1] / str(row["path"])

@@ -43,6 +43,8 @@ def test_file_is_a_sweep_that_says_how_it_is_run(file, tmp_path):
     [
         (["demo"], 3 * 2),
         (["controls"], 3 * 5 * 4),
+        (["embedded_curves"], 3 * 5 * 9),
+        (["glue_curves"], 3 * 3 * 8),
         (["sweeps/fig2_small"], 3 * 3 * 3),
         (["sweeps/fig2_small", "sweeps/roberta_large_glue"], 6 * 3 * 3),
         (["sweeps/faults"], 3 * 4),
