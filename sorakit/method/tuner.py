@@ -5,6 +5,7 @@
 because PEFT reads `lora_A.weight` in every forward pass, which would compute a gated weight twice.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from peft.tuners import lora
 from peft.tuners.lora import LoraLayer
 from peft.utils import register_peft_method
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from typing_extensions import override
 
 from sorakit.config import GateInit, GateScale, MethodConfig
@@ -199,6 +201,26 @@ class SoraModel(LoraModel):
             )
 
     @override
+    def inject_adapter(
+        self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> None:
+        heads = _fresh_heads(model)
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        adapted = [
+            name
+            for name in self.targeted_module_names
+            if any(name == head or name.startswith(f"{head}.") for head in heads)
+        ]
+        if adapted:
+            warnings.warn(
+                f"`target_modules` should leave the task head to be trained in full, but names "
+                f"{', '.join(adapted)}. A head that was drawn at random stays frozen below its "
+                "adapter, and is another one where the adapter is loaded. Set `task_type` (SEQ_CLS "
+                "for a sequence classifier) or `modules_to_save`.",
+                stacklevel=4,
+            )
+
+    @override
     def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
         # LoraModel writes into `lora_B[...].weight.data`, which is lost on a computed weight.
         raise TypeError("SoRA adapters cannot be added up. Use `export_lora`, then PEFT's LoRA.")
@@ -308,6 +330,21 @@ def _matrix(
         scaling=float(layer.scaling[adapter_name]),
         fan_in_fan_out=bool(vars(layer).get("fan_in_fan_out", False)),
     )
+
+
+def _fresh_heads(model: nn.Module) -> list[str]:
+    """Return the modules outside the base model, without output embeddings: these are pre-trained.
+
+    Empty for a model without a head, or one that is not of transformers.
+    """
+    if not isinstance(model, PreTrainedModel) or model.base_model is model:
+        return []
+    outputs = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and module is not outputs
+    ]
 
 
 def _refuse_tensor_parallelism(layer: nn.Module, name: str) -> None:

@@ -303,4 +303,4 @@ def _row(data: AdaptationData, split: str, index: int) -> dict[str, Any]:
 
 
 def _place(split: str, row: int) -> str:
-    return f"row {row + 1} of {_PLACES[split]}"
+    return f"row {row} of {_PLACES[split]}"  # from 0, as tasks count

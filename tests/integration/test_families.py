@@ -30,7 +30,8 @@ WORDS = "the old cat was near a small bird and the new saw under".split()  # noq
 TEXTS = [" ".join(WORDS[k % 5 : k % 5 + k]) for k in range(1, 9)]
 BY_POSITION = {"bert", "bart", "distilbert", "gpt2", "roberta"}  # of FEW: a table of positions
 WITHOUT_LINEAR_LAYERS = {"ibert", "squeezebert"}  # quantised ones, convolutions
-UNREACHED = {  # of FEW: layers that classification never uses
+UNREACHED = {  # layers that classification never uses
+    "canine": {"final_char_encoder"},
     "esm": {"contact_head.regression"},
     "gemma3": {"vision_tower"},
 }

@@ -106,6 +106,7 @@ def test_gate_0_equals_the_base_layer(tiny_bert, inputs, generator):
     assert torch.equal(logits(model, inputs), before)
 
 
+@pytest.mark.filterwarnings("ignore:`target_modules` should leave the task head:UserWarning")
 def test_forward_follows_eq_9(tiny_bert, generator):
     model = adapt(tiny_bert, target_modules=["classifier"], lora_alpha=6.0)
     randomise(model, generator)
@@ -583,10 +584,38 @@ def test_tuner_is_a_sora_model(tiny_bert):
     assert isinstance(adapt(tiny_bert).base_model, SoraModel)
 
 
+@pytest.mark.filterwarnings("ignore:`target_modules` should leave the task head:UserWarning")
 def test_up_projection_is_replaced_everywhere(tiny_bert):
     model = adapt(tiny_bert, target_modules="all-linear")
     gated = [m for m in model.modules() if isinstance(m, GatedB)]
     assert len(gated) == len(adapted_matrices(model)) == 14  # 2 layers of 6, pooler, head
+
+
+# The task head -------------------------------------------------------------------------------
+
+
+def test_head_that_would_be_adapted_as_it_was_drawn_is_warned_of(tiny_bert):
+    message = (
+        r"^`target_modules` should leave the task head to be trained in full, but names "
+        r"classifier\..* Set `task_type` \(SEQ_CLS for a sequence classifier\) or `modules_to_save`"
+    )
+    with pytest.warns(UserWarning, match=message):
+        get_peft_model(tiny_bert, SoraConfig(r=4, target_modules="all-linear"))
+
+
+@pytest.mark.parametrize(
+    "options", [{"task_type": "SEQ_CLS"}, {"modules_to_save": ["classifier"]}], ids=["type", "save"]
+)
+def test_head_that_is_trained_in_full_is_not_adapted(options, tiny_bert):
+    # warnings are errors here
+    model = get_peft_model(tiny_bert, SoraConfig(r=4, target_modules="all-linear", **options))
+    assert not any("classifier" in name for name in gates(model))
+
+
+def test_pre_trained_output_layer_is_no_head():
+    config = GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=32, tie_word_embeddings=False)
+    model = adapt(GPT2LMHeadModel(config), target_modules=["lm_head"])  # warnings are errors here
+    assert list(gates(model)) == ["lm_head"]
 
 
 # Precision and checkpointing -----------------------------------------------------------------
