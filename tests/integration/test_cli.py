@@ -247,10 +247,10 @@ def test_wrong_option_is_refused_in_a_process_of_its_own(hub, tmp_path):
 
 
 def test_completed_run_of_other_data_is_refused(hub, tmp_path, capsys):
-    write_task(tmp_path / "task", num_train=32, num_validation=16)
+    write_task(tmp_path / "task")
     arguments = options(hub, tmp_path / "run", task__data_dir=str(tmp_path / "task"))
     assert call(*arguments, "--xi.num_stages=1", "--xi.levels=[4.0]") == 0
-    write_task(tmp_path / "task", num_train=33, num_validation=16)
+    write_task(tmp_path / "task", num_train=65)
     capsys.readouterr()
     before = files_of(tmp_path / "run")
     assert call(*arguments, "--xi.num_stages=1", "--xi.levels=[4.0]") == 2
