@@ -8,7 +8,7 @@ FIGURES = .venv-figures
 # of experiments/fixed_xi.yaml.
 RECORDS = $(addprefix experiments/results/,controls mrpc_minilm glue_seeds fixed_xi) --only gates.gate_lr=1
 
-.PHONY: help demo test lint tables figures report constraints clean
+.PHONY: help demo test bench lint tables figures report constraints clean
 .DEFAULT_GOAL = help
 
 help: ## List the targets
@@ -22,6 +22,9 @@ demo: $(STAMP) ## Algorithm 1 on the three embedded tasks, floors and figures, i
 
 test: $(STAMP) ## Run the default test suite (all but slow, gpu and network), a process a core
 	$(BIN)/pytest -q -n logical --dist worksteal
+
+bench: $(STAMP) ## Race training steps against LoRA, AdaLoRA and full fine-tuning, into runs/bench: 10 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.benchmarks.steps --out runs/bench
 
 lint: $(STAMP) ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check

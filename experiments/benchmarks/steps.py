@@ -6,7 +6,7 @@ work on the machine changes the ratios least. Peak memory is what a step allocat
 what there was before it.
 
     python -m experiments.benchmarks.steps [--backbones embedded DIR] [--shapes 16x64]
-        [--precisions bf16-mixed 32-true] [--seconds 30] [--out runs/bench]
+        [--precisions bf16-mixed 32-true] [--seconds 20] [--out runs/bench]
 
 writes `steps.json` and `steps.md` into `--out`.
 """
@@ -48,6 +48,7 @@ VARIANTS: dict[str, Callable[[Setting], Callable[[], None]]] = {
     "frozen base, gradients to the first layer": floor,
     "head only": head_only,
     REFERENCE: lora,
+    "LoRA, sdpa": partial(lora, attention="sdpa"),
     "AdaLoRA": adalora,
     "full fine-tuning": full,
     "SoRA, dense": sora,
@@ -193,7 +194,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["2x16", "16x64", "8x256"])
     parser.add_argument("--precisions", nargs="+", default=["bf16-mixed", "32-true"])
     parser.add_argument("--variants", nargs="+", help="those whose name contains one of these")
-    parser.add_argument("--seconds", type=float, default=30.0, help="CPU time for a setting")
+    parser.add_argument("--seconds", type=float, default=20.0, help="CPU time for a setting")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     args = parser.parse_args()
     warnings.filterwarnings("ignore")

@@ -74,9 +74,9 @@ def head_only(setting: Setting) -> Callable[[], None]:
     return _step(_adapted(setting, "head_only"), setting)
 
 
-def lora(setting: Setting) -> Callable[[], None]:
-    """Return a step of PEFT's LoRA."""
-    return _step(_adapted(setting, "lora"), setting)
+def lora(setting: Setting, *, attention: str | None = None) -> Callable[[], None]:
+    """Return a step of PEFT's LoRA, with an attention kernel other than that of a run if given."""
+    return _step(_adapted(setting, "lora", attention=attention), setting)
 
 
 def adalora(setting: Setting) -> Callable[[], None]:
@@ -138,19 +138,19 @@ def sora(
     return _step(module, setting, is_refit=is_refit)
 
 
-def _adapted(setting: Setting, method: str) -> AdaptationModule:
+def _adapted(setting: Setting, method: str, *, attention: str | None = None) -> AdaptationModule:
     config = RunConfig(
         backbone=BackboneConfig(name=setting.backbone), method=MethodConfig(name=method, r=R)
     )
-    base = _base(setting)
+    base = _base(setting, attention)
     return _module(config.method.adapter.build(base, config, head=GOAL.head_modules(base)))
 
 
-def _base(setting: Setting) -> Any:
+def _base(setting: Setting, attention: str | None = None) -> Any:
     torch.manual_seed(0)
     config = BackboneConfig(name=setting.backbone)
-    # The kernel that a run takes on a CPU: see `sorakit.training.run`.
-    attention = "eager" if setting.precision == "bf16-mixed" else None
+    if attention is None and setting.precision == "bf16-mixed":
+        attention = "eager"  # as a run does on a CPU: see `sorakit.training.run`
     return load_backbone(config, objective=GOAL, label_names=("a", "b"), attention=attention).model
 
 

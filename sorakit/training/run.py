@@ -410,7 +410,7 @@ def _attention(config: RunConfig) -> str | None:
     """Return the attention kernel.
 
     On a CPU with AVX-512 BF16 (AMD EPYC), a training step in bf16 took 1.08 to 1.16 times as long
-    with sdpa as with eager (`experiments/benchmarks/training_step.py`).
+    with sdpa as with eager (`experiments/benchmarks/steps.py`).
     """
     if config.backbone.attention != "auto":
         return config.backbone.attention

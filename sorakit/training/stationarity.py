@@ -1,5 +1,8 @@
 """How far a model's gates are from optimal at fixed A and B, measured on training examples."""
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
@@ -15,19 +18,22 @@ from sorakit.training.module import AdaptationModule
 
 
 class Stationarity:
-    """Residuals over memorization examples, in evaluation mode and float32.
+    """Residuals over memorization examples, in evaluation mode.
 
     Args:
         data: Tokenised splits.
         num_examples: Memorization examples to use; 0 measures nothing.
         batch_size: Examples per batch.
+        in_float32: Compute in float32 rather than in the arithmetic of training.
     """
 
-    def __init__(self, data: AdaptationData, *, num_examples: int, batch_size: int) -> None:
+    def __init__(
+        self, data: AdaptationData, *, num_examples: int, batch_size: int, in_float32: bool = False
+    ) -> None:
         self._data = data
         self._num_examples = num_examples
         self._batch_size = batch_size
-
+        self._in_float32 = in_float32
         self._last: tuple[tuple[int, float], Residuals] | None = None
 
     def __call__(
@@ -51,7 +57,10 @@ class Stationarity:
         batches = self._data.batches_of(
             MEMORIZATION_SPLIT, max_examples=self._num_examples, batch_size=self._batch_size
         )
-        halves = [_gate_gradient(module, matrices, half) for half in (batches[::2], batches[1::2])]
+        with self._arithmetic(module):
+            halves = [
+                _gate_gradient(module, matrices, half) for half in (batches[::2], batches[1::2])
+            ]
         gate = torch.cat([m.gate.detach() for m in matrices])
         total = sum(weight for _, weight in halves)
         mean = sum((gradient * weight for gradient, weight in halves), torch.zeros_like(gate))
@@ -67,6 +76,11 @@ class Stationarity:
                 gate, mean, lambda_=lambda_, relief=_relief(optimizer, matrices)
             ),
         )
+
+    def _arithmetic(self, module: AdaptationModule) -> AbstractContextManager[Any]:
+        if self._in_float32:
+            return torch.autocast(module.device.type, enabled=False)
+        return module.trainer.precision_plugin.forward_context()
 
 
 def _relief(optimizer: ProxAdamW, matrices: list[AdaptedMatrix]) -> Tensor | None:
@@ -91,7 +105,7 @@ def _gate_gradient(
     gates = [m.gate for m in matrices]
     total = gates[0].new_zeros(sum(g.numel() for g in gates))
     count = 0
-    with torch.enable_grad(), torch.autocast(module.device.type, enabled=False):
+    with torch.enable_grad():
         for batch in batches:
             moved = {name: value.to(module.device) for name, value in batch.items()}
             size = len(moved[LABEL])
