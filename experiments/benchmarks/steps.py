@@ -35,6 +35,7 @@ from experiments.benchmarks.variants import (
     full,
     head_only,
     lora,
+    positions,
     sora,
 )
 
@@ -215,7 +216,7 @@ def main() -> None:
             for precision in args.precisions:
                 setting = Setting(
                     backbone=backbone, examples=examples, tokens=tokens, precision=precision
-                )
+                ).within(positions(backbone))
                 fresh = measure(setting, variants, seconds=args.seconds)
                 results += fresh
                 print(table(fresh), flush=True)

@@ -1,14 +1,15 @@
 """The training steps that `steps.py` races: adapters and their rivals on one backbone and batch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from peft import AdaLoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
+from transformers import AutoConfig
 
-from sorakit.backbones import load_backbone
+from sorakit.backbones import backbone_source, load_backbone
 from sorakit.config import BackboneConfig, MethodConfig, RunConfig
 from sorakit.method.compaction import Compaction
 from sorakit.method.optimizer import ProxAdamW
@@ -42,6 +43,11 @@ class Setting:
     tokens: int
     precision: str
 
+    def within(self, positions: int) -> "Setting":
+        """Return the same number of tokens in examples that are no longer than `positions`."""
+        tokens = min(self.tokens, positions)
+        return replace(self, tokens=tokens, examples=self.examples * self.tokens // tokens)
+
     def batch(self, vocabulary: int) -> Batch:
         """Return random tokens without padding, and random labels of two classes."""
         generator = torch.Generator().manual_seed(1)
@@ -52,6 +58,11 @@ class Setting:
             "label": torch.randint(0, 2, (self.examples,), generator=generator),
             "index": torch.arange(self.examples),
         }
+
+
+def positions(backbone: str) -> int:
+    """Return the longest example, in tokens, that a backbone takes."""
+    return AutoConfig.from_pretrained(backbone_source(backbone)).max_position_embeddings
 
 
 def floor(setting: Setting) -> Callable[[], None]:

@@ -78,7 +78,8 @@ class Stationarity:
         )
 
     def _arithmetic(self, module: AdaptationModule) -> AbstractContextManager[Any]:
-        if self._in_float32:
+        # Without the loss scale of training, small gradients are 0 in float16.
+        if self._in_float32 or module.trainer.precision == "16-mixed":
             return torch.autocast(module.device.type, enabled=False)
         return module.trainer.precision_plugin.forward_context()
 

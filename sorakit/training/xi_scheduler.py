@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from sorakit.config import DenseConfig, RefitConfig, StageConfig, XiConfig
 from sorakit.controls import Control
+from sorakit.method.compaction import Compaction
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.prune import count_nonzero_params
 from sorakit.schedule.position import Position
@@ -183,6 +184,7 @@ class XiScheduler(pl.Callback):
         self._loss_count = 0
         self._changes: GateChanges | None = None
         self._is_reached = False
+        self._compaction: Compaction | None = None
         self._applied_xi = xi.start
         self._train_loss = 0.0
         self._stopped_by: str | None = None
@@ -236,6 +238,8 @@ class XiScheduler(pl.Callback):
         optimizer = prox_optimizer(trainer)
         if self.stage > 0 and self.schedule.position.steps_in_phase == 0:
             self._begin_phase(pl_module, optimizer)
+        if not self.schedule.phase.thresholds:
+            self._compaction = _take_dead_ranks_out(optimizer)
         self._loss_sum, self._loss_count = 0.0, 0
         self._changes = GateChanges(optimizer, step=self.step)
         self._stopped_by = None
@@ -306,6 +310,9 @@ class XiScheduler(pl.Callback):
 
     def _end_segment(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ask the schedule what ends the phase with this segment, if anything does."""
+        if self._compaction is not None:
+            self._compaction.undo()  # whoever looks from here on sees all ranks
+            self._compaction = None
         residual = math.inf
         if self.schedule.phase.ends == "stationary":
             assert self._stationarity_residual is not None
@@ -403,6 +410,13 @@ class XiScheduler(pl.Callback):
         count = self.schedule.segment_steps(data.steps_per_epoch)
         data.set_segment(self.step, count)
         self._segment_end = self.step + count
+
+
+def _take_dead_ranks_out(optimizer: ProxAdamW) -> Compaction:
+    """Leave the steps of a refit the ranks that train, until the segment ends."""
+    for group in optimizer.gate_groups:
+        group["holds_zeros"] = True
+    return Compaction(optimizer)
 
 
 def prox_optimizer(trainer: pl.Trainer) -> ProxAdamW:

@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from sorakit.config import RunConfig, StageConfig, TaskConfig, TrainerConfig, XiConfig
+from sorakit.method.compaction import Compaction
+from sorakit.method.optimizer import ProxAdamW
 from sorakit.records import Run, load_run
+from sorakit.training import xi_scheduler
 from sorakit.training.run import run
 from tests.support.broken_runs import Killed, assert_same_run, kill_at_step
 from tests.support.tiny_hub import tiny_run
@@ -145,3 +149,33 @@ def test_what_trains_nothing_is_not_refitted(hub):
     config = tiny_run(hub, out_dir="refit-shrink", levels=(0.05,), sections=shrink)
     stages = load_run(run(config, show_progress=False).path).stages
     assert stages["refit_epochs"].isna().all()
+
+
+def test_dead_ranks_taken_out_of_a_refit_change_no_record(hub, monkeypatch):
+    class Whole(Compaction):
+        """Takes nothing out: the steps as they would be."""
+
+        def __init__(self, optimizer: ProxAdamW) -> None:
+            assert all(group["holds_zeros"] for group in optimizer.gate_groups)
+            self._cuts = []
+
+    def refitted(name: str) -> Run:
+        config = tiny_run(
+            hub,
+            out_dir=name,
+            levels=(0.2,),
+            sections={
+                "stage": {"refit": "continue", "epochs": 1.0},
+                "refit": {"max_epochs": 3, "patience": 3, "cooldown_epochs": 1},
+            },
+        )
+        return load_run(run(config, show_progress=False).path)
+
+    cut = refitted("refit-cut")
+    monkeypatch.setattr(xi_scheduler, "Compaction", Whole)
+    whole = refitted("refit-whole")
+    params = cut.stages["num_nonzero_params"]
+    assert 0 < params[1] < params[0]
+    for table in ("stages", "ranks"):
+        one, other = (getattr(r, table).select_dtypes("number") for r in (cut, whole))
+        pd.testing.assert_frame_equal(one, other, rtol=1e-4, atol=1e-6)
