@@ -55,7 +55,7 @@ def main() -> None:
                 "out_dir": folder,
             }
         )
-        fit = running._prepare(config, Path(folder), rank=0, show_progress=False)
+        fit = running.prepare(config, Path(folder), rank=0, show_progress=False)
         measured = {
             name: Stationarity(
                 fit.data,
