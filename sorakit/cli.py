@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     words = [_with_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     if words[:1] in (["run"], ["check"]):
         words = with_nulls(words)
-    options = _parser().parse_args(words)
+    options = _parser(words[:1]).parse_args(words)
     command = options.subcommand
     try:
         if command == "run":
@@ -152,7 +152,7 @@ def parse_run_config(argv: Sequence[str]) -> RunConfig:
         SystemExit: If a key or value is wrong; the reason is on stderr.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return _to_config(_parser().parse_args(["run", *with_nulls(argv)]).run)
+    return _to_config(_parser(["run"]).parse_args(["run", *with_nulls(argv)]).run)
 
 
 def _to_config(options: Namespace) -> RunConfig:
@@ -162,7 +162,8 @@ def _to_config(options: Namespace) -> RunConfig:
     return run_config(values)
 
 
-def _parser() -> ArgumentParser:
+def _parser(command: Sequence[str]) -> ArgumentParser:
+    """Return the parser; the options of a run, slow to make, only where they are taken."""
     parser = _Parser(prog="sorakit", description=_DESCRIPTION)
     commands = parser.add_subcommands(required=True)
     run = _RunParser(description=_RUN_DESCRIPTION, epilog=_RUN_EPILOG)
@@ -184,8 +185,9 @@ def _parser() -> ArgumentParser:
         "LoRA of given ranks, for example 'floor, hold_dense, lora: [1, 4]'. Every run then has a "
         "folder of its own below --out_dir (runs by default).",
     )
-    run.add_class_arguments(RunConfig, as_group=False)
-    describe_variants(run)
+    if list(command) == ["run"]:
+        run.add_class_arguments(RunConfig, as_group=False)
+        describe_variants(run)
     commands.add_subcommand("run", run, help="adapt one model to one dataset, from dense to sparse")
     check = _Parser(
         description="Tell what a run would do, and train nothing: its examples, their classes and "
@@ -193,7 +195,8 @@ def _parser() -> ArgumentParser:
         "a few timed steps. The options are those of `sorakit run`."
     )
     check.add_argument("--config", action="config", help="YAML file with options of `run`.")
-    check.add_class_arguments(RunConfig, as_group=False)
+    if list(command) == ["check"]:
+        check.add_class_arguments(RunConfig, as_group=False)
     commands.add_subcommand("check", check, help="what a run would do; trains nothing")
     commands.add_subcommand(
         "sweep", _sweep_parser(), help="run many configurations, with their controls"
