@@ -193,6 +193,12 @@ def read_timings(path: Path) -> list[dict[str, Any]]:
     return read_rows(path, TIMINGS_FILE)
 
 
+def read_dense_stage(path: Path) -> dict[str, Any] | None:
+    """Return the first line of `stages.jsonl`, or None before it stands there."""
+    rows = read_rows(path, STAGES_FILE)
+    return rows[0] if rows else None
+
+
 def read_last_stage(path: Path) -> dict[str, Any] | None:
     """Return the last complete line of `stages.jsonl`, or None before the first."""
     rows = read_rows(path, STAGES_FILE)

@@ -43,3 +43,8 @@ class Position:
     def steps_in_phase(self) -> int:
         """Optimizer steps taken in the current phase."""
         return self.step - self.phase_start
+
+    @property
+    def completed_stages(self) -> int:
+        """Stages that have ended, dense among them."""
+        return self.stage + self.is_finished

@@ -76,11 +76,6 @@ class Schedule:
         return len(self._levels) - 1 if self._levels else self._xi.num_stages
 
     @property
-    def completed_stages(self) -> int:
-        """Stages that have ended, dense among them."""
-        return self.position.stage + self.position.is_finished
-
-    @property
     def phases(self) -> tuple[Phase, ...]:
         """Phases of the current stage."""
         return phases_of(self.position.stage, xi=self._xi, config=self._stage, traits=self._traits)

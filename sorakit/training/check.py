@@ -17,9 +17,10 @@ from sorakit.quoting import cut
 from sorakit.records import dataset_label, run_path
 from sorakit.records.identity import config_to_dict
 from sorakit.tasks.base import Task, column_array
+from sorakit.training.build import Fit, build
 from sorakit.training.data import TRAIN
 from sorakit.training.inputs import load_data
-from sorakit.training.run import Fit, prepare, quiet_libraries
+from sorakit.training.run import quiet_libraries
 
 _TIMED_STEPS = 5
 _MOST_CLASSES = 12
@@ -39,7 +40,7 @@ def describe_run(config: RunConfig) -> str:
         ValueError: If the configuration cannot be run.
     """
     quiet_libraries()
-    fit = prepare(config, run_path(config), rank=0, show_progress=False)
+    fit = build(config, run_path(config), rank=0, show_progress=False)
     lines = (*_data_lines(fit, load_data(config), config), *_cost_lines(fit, config))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:{width}}  {text}" for name, text in lines)

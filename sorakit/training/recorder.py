@@ -21,7 +21,7 @@ from sorakit.method.prune import (
 from sorakit.method.targets import split_layer
 from sorakit.method.tuner import AdaptedMatrix
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT, TEST_SPLIT
-from sorakit.records import RankRecord, RunWriter, StageRecord
+from sorakit.records import RankRecord, RunWriter, StageRecord, read_dense_stage
 from sorakit.tasks.base import Task
 from sorakit.training.evaluation import SplitResult
 from sorakit.training.module import AdaptationModule
@@ -41,10 +41,6 @@ class StageRecorder:
         task_type: PEFT task type of the exported adapters.
         stationarity: Returns the residuals of a module at a lambda.
         hidden_size: Width of the backbone, for the released count.
-
-    Attributes:
-        dense_scores: Memorization and generalization of the dense stage; set it when a run resumes
-            after that.
     """
 
     def __init__(
@@ -63,7 +59,6 @@ class StageRecorder:
         self._task_type = task_type
         self._stationarity = stationarity
         self._hidden_size = hidden_size
-        self.dense_scores: tuple[float, float] | None = None
         self._started = time.perf_counter()
         self._cpu_started = time.process_time()
 
@@ -72,10 +67,12 @@ class StageRecorder:
         assert isinstance(module, AdaptationModule)
         adapter = self._config.method.adapter
         matrices = adapter.matrices(module.model)
+        # The residuals are of the weights that xi acted on; every process takes part in them.
+        residuals = end.penalised or asdict(self._residuals(trainer, module, end.chosen))
+        if not trainer.is_global_zero:
+            return
         record = self._record(module, matrices, end)
         examples = self._examples(module.results, end.stage)
-        # They are of the weights that xi acted on; every process takes part.
-        residuals = end.penalised or asdict(self._residuals(trainer, module, end.chosen))
         measures = measures_of(
             StageView(
                 model=module.model,
@@ -89,8 +86,6 @@ class StageRecorder:
                 examples=examples,
             )
         )
-        if not trainer.is_global_zero:
-            return
         adapter.export(
             module.model,
             self._writer.adapter_path(end.stage),
@@ -129,9 +124,9 @@ class StageRecorder:
     ) -> StageRecord:
         results = module.results
         memorization, generalization = results[MEMORIZATION_SPLIT], results[GENERALIZATION_SPLIT]
-        if self.dense_scores is None:
-            self.dense_scores = (memorization.score, generalization.score)
-        dense_memorization, dense_generalization = self.dense_scores
+        dense = read_dense_stage(self._writer.path) if end.stage > 0 else None
+        dense_memorization = dense["memorization"] if dense else memorization.score
+        dense_generalization = dense["generalization"] if dense else generalization.score
         chosen = end.chosen
         test = results.get(TEST_SPLIT)
         return StageRecord(

@@ -92,14 +92,14 @@ def test_levels_follow_each_other():
         if schedule.position.stage > stage:
             levels.append(schedule.xi)
     assert levels == [0.1, 0.2, 0.4]
-    assert schedule.completed_stages == 3
+    assert schedule.position.completed_stages == 3
 
 
 def test_run_without_gates_ends_with_the_dense_stage():
     schedule = make(has_gates=False)
     while not schedule.position.is_finished:
         segment(schedule, 1.0)
-    assert (schedule.position.stage, schedule.completed_stages) == (0, 1)
+    assert (schedule.position.stage, schedule.position.completed_stages) == (0, 1)
 
 
 def test_run_ends_when_no_gate_is_left():
