@@ -53,6 +53,7 @@ _STAGE_KEYS = {
     "epochs": "stage/epochs",
     "optimizer_steps": "stage/optimizer_steps",
     "stopped_by": "stage/stopped_by",
+    "applied_xi": "gate/applied_xi",
     "penalised_memorization": PENALISED_MEMORIZATION,
     "penalised_generalization": PENALISED_GENERALIZATION,
     "penalised_memorization_loss": "memorization/penalised_loss",

@@ -7,6 +7,7 @@ import pytest
 import vl_convert
 
 from sorakit.config import BackboneConfig, TaskConfig, TrackingConfig
+from sorakit.metric_names import stage_keys
 from sorakit.records import (
     RunWriter,
     StepRecord,
@@ -15,6 +16,7 @@ from sorakit.records import (
     read_steps,
     run_id,
 )
+from sorakit.records.schema import stage_columns
 from sorakit.tracking import client
 from sorakit.tracking.client import client_mode, path_without_home, read_target, write_target
 from sorakit.tracking.rows import (
@@ -240,3 +242,7 @@ def test_heatmap_compiles():
     rows = [{"layer": 0, "matrix": "query", "rank": 3, "strength": 1.5}]
     spec["data"] = {"values": rows}
     assert "<svg" in vl_convert.vegalite_to_svg(spec)
+
+
+def test_every_column_of_a_stage_has_a_key():
+    assert [column for column in stage_columns() if column not in stage_keys()] == ["extra_metrics"]
