@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
 
 from sorakit.adapters import adapter
 from sorakit.backbones import Backbone, load_backbone
@@ -19,10 +18,10 @@ from sorakit.config import BackboneConfig, GatesConfig, MethodConfig, RunConfig,
 from sorakit.method.targets import head_modules
 from sorakit.method.tuner import gates
 from sorakit.objectives import objective
-from sorakit.tasks.base import Task
 from sorakit.training.compatibility import check_tokens, leave_out_unreached, settle_padding
 from sorakit.training.data import TRAIN, AdaptationData, model_inputs
 from tests.support.tiny_families import FAMILIES, HIDDEN, LAYERS, NOT_BUILT, WITH_HEAD, write_family
+from tests.support.tiny_hub import task_of
 
 FEW = ("bart", "bert", "distilbert", "esm", "fnet", "gemma3", "gpt2", "roberta", "t5gemma", "xlnet")
 """One of every kind: encoder, decoder, both, no attention mask, nested sizes, unused layers."""
@@ -51,16 +50,6 @@ class Loaded:
     data: AdaptationData
 
 
-def task_of(texts: Sequence[str]) -> Task:
-    labels = [k % 3 for k in range(len(texts))]
-    split = Dataset.from_dict(
-        {"text": list(texts), "label": labels, "is_noisy": [False] * len(texts)}
-    )
-    return Task(
-        name="words", train=split, validation=split, label_names=("a", "b", "c"), metric="accuracy"
-    )
-
-
 def read(folder: Path, texts: Sequence[str] = TEXTS, *, max_length: int = 16) -> Loaded:
     torch.manual_seed(0)
     backbone = load_backbone(
@@ -69,7 +58,7 @@ def read(folder: Path, texts: Sequence[str] = TEXTS, *, max_length: int = 16) ->
         label_names=("a", "b", "c"),
     )
     data = AdaptationData(
-        task_of(texts),
+        task_of(texts, texts, names=("a", "b", "c")),
         backbone.tokenizer,
         max_length=max_length,
         memorization_examples=4,

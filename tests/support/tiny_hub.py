@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -27,6 +28,7 @@ from sorakit.config import (
     TrainerConfig,
     XiConfig,
 )
+from sorakit.tasks.base import Task
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 THEMES = {
@@ -161,3 +163,24 @@ def write_regression(folder: Path, *, num_train: int = 32, num_validation: int =
                 words = source.choices(FILLERS, k=source.randint(1, 8))
                 writer.writerow([" ".join(words), len(words) / 8])
     return folder
+
+
+def task_of(train: Sequence[str], held_out: Sequence[str], *, names: Sequence[str]) -> Task:
+    """Return a task of texts, whose labels go round the classes."""
+    splits = [
+        Dataset.from_dict(
+            {
+                "text": list(texts),
+                "label": [k % len(names) for k in range(len(texts))],
+                "is_noisy": [False] * len(texts),
+            }
+        )
+        for texts in (train, held_out)
+    ]
+    return Task(
+        name="words",
+        train=splits[0],
+        validation=splits[1],
+        label_names=tuple(names),
+        metric="accuracy",
+    )
