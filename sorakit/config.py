@@ -260,12 +260,12 @@ class XiConfig:
     ratio: float = 1.3
     """geometric with `end: null`: factor from one stage to the next. target: factor within
     `stage.epochs`."""
-    num_stages: int = 40
-    """Sparsifying stages after the dense one; with `end: null` the most there may be."""
-    spacing: Spacing = "geometric"
-    """geometric or linear between the first level and `end`; list takes `levels`; target raises xi
-    step by step and ends each stage when the next number of parameters is reached: `num_stages`
-    numbers, evenly spaced in log from dense to one rank, or to `budget`."""
+    num_stages: int = 12
+    """Sparsifying stages after the dense one; geometric with `end: null`: the most there may be."""
+    spacing: Spacing = "target"
+    """target raises xi step by step and ends each stage when the next number of parameters is
+    reached: `num_stages` numbers, evenly spaced in log from dense to one rank, or to `budget`.
+    geometric or linear levels lie between the first one and `end`; list takes `levels`."""
     levels: list[float] | None = None
     """list: xi of stages 1, 2, ...; strictly increasing. `num_stages` is then their number."""
     budget: int | None = None
@@ -335,7 +335,7 @@ class DenseConfig:
 
     max_epochs: int = 60
     """Guard: passes after which the dense stage ends in any case. The record says so."""
-    patience: int = 3
+    patience: int = 5
     """Passes in a row without an improvement, after which the learning rate falls to 0 within
     `cooldown_epochs` and the stage ends."""
     min_improvement: float = 0.01
@@ -385,9 +385,10 @@ def _check_convergence(section: str, rule: DenseConfig | RefitConfig) -> None:
 class StageConfig:
     """A sparsifying stage: xi takes ranks away, then the ranks that are left are refitted."""
 
-    epochs: float = 1.0
-    """Length of a stage in passes over the training data; may be a fraction. With `xi.spacing`
-    target the least length; with `until: stationary` the time between two looks."""
+    epochs: float = 0.5
+    """Passes over the training data in which xi takes ranks away; may be a fraction. With
+    `xi.spacing` target the least; with `until: stationary` the time between two looks. The refit
+    that follows has a length of its own (`refit`)."""
     until: Literal["length", "stationary"] = "length"
     """length: `epochs` passes. stationary: until the gates are at a fixed point of the training
     step, to `tolerance`, or `max_epochs`; needs `gates.scale` unit."""

@@ -16,9 +16,9 @@ from sorakit.sweep.grid import load_sweep
 from sorakit.sweep.plan import plan_sweep
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-BASES = ("embedded", "glue_minilm")
+BASES = ("embedded", "embedded_refit", "glue_minilm", "glue_refit")
 """Files of options that sweeps begin with, and `sorakit run` takes."""
-HISTORICAL: dict[str, str] = {}
+HISTORICAL = {"demo": "the demo of method version 3, on all training examples and without a refit"}
 """Folder below `experiments/results` -> why its records are points of no sweep any more."""
 
 
