@@ -278,7 +278,7 @@ def sorakit_path(problem: LassoProblem) -> list[Level]:
         control=Control(seed=0),
         refit=RefitConfig(),
         null_loss=1.0,
-        stage=StageConfig(epochs=float(problem.config.steps)),
+        stage=StageConfig(refit="none", epochs=float(problem.config.steps)),
         warmup_epochs=0.0,
         has_gates=True,
         seed=0,

@@ -231,12 +231,18 @@ def sora_path(
     passes = dense_steps // PASS_STEPS
     xi = variant.gate_lr * variant.first
     scheduler = XiScheduler(
-        xi=XiConfig(start=xi / 10, first=xi, ratio=variant.ratio, num_stages=num_stages),
+        xi=XiConfig(
+            spacing="geometric",
+            start=xi / 10,
+            first=xi,
+            ratio=variant.ratio,
+            num_stages=num_stages,
+        ),
         dense=DenseConfig(max_epochs=passes, patience=passes),
         control=Control(seed=seed),
         refit=RefitConfig(),
         null_loss=1.0,
-        stage=StageConfig(epochs=stage_steps / PASS_STEPS, lr_factor=LR_FACTOR),
+        stage=StageConfig(refit="none", epochs=stage_steps / PASS_STEPS, lr_factor=LR_FACTOR),
         warmup_epochs=0.0,
         has_gates=True,
         seed=seed,

@@ -224,11 +224,12 @@ class Schedule:
             case "length":
                 return LENGTH
 
-    def end_phase(self, *, no_gate_left: bool) -> None:
+    def end_phase(self, *, no_gate_left: bool, is_last: bool | None = None) -> None:
         """Go on to the next phase, or to the next stage, or end the run.
 
         Args:
             no_gate_left: Whether every gate is zero.
+            is_last: Whether the stage ends with it; None asks its phases.
         """
         at = replace(
             self.position,
@@ -237,7 +238,7 @@ class Schedule:
             passes_without_improvement=0,
             cooldown_start=None,
         )
-        if not self.is_last_phase:
+        if not (self.is_last_phase if is_last is None else is_last):
             at = replace(at, phase=at.phase + 1)
         elif not self._has_gates or at.stage == self.num_stages or (no_gate_left and at.stage > 0):
             at = replace(at, is_finished=True)

@@ -340,7 +340,10 @@ class XiScheduler(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stopped_by: str
     ) -> None:
         optimizer = prox_optimizer(trainer)
+        no_gate_left = bool(zero_gates(optimizer).all())
         phase, is_last = self.schedule.phase, self.schedule.is_last_phase
+        if no_gate_left and not _trains_more_than_ranks(optimizer):
+            is_last = True  # a refit would have nothing to train
         if phase.thresholds:
             self._chosen = self._phase_end(trainer, stopped_by)
             self._penalised = {}
@@ -350,11 +353,10 @@ class XiScheduler(pl.Callback):
                 self._penalised = self.on_ranks_chosen(trainer, pl_module, self._chosen)
         else:
             self._end_stage(trainer, pl_module, None if phase.thresholds else stopped_by)
-        no_gate_left = bool(zero_gates(optimizer).all())
         if not phase.thresholds and self._branched_at is not None:
             put_back(self._branched_at, pl_module, optimizer)
             self._branched_at = None
-        self.schedule.end_phase(no_gate_left=no_gate_left)
+        self.schedule.end_phase(no_gate_left=no_gate_left, is_last=is_last)
 
     def _phase_end(self, trainer: pl.Trainer, stopped_by: str) -> PhaseEnd:
         assert self._changes is not None
@@ -393,6 +395,8 @@ class XiScheduler(pl.Callback):
             self.schedule.check_dense()
 
     def _target(self, optimizer: ProxAdamW) -> int:
+        if not self.schedule.needs_dense_params:
+            return 0
         return self.schedule.target(smallest_rank(optimizer))
 
     def _look(self, optimizer: ProxAdamW) -> None:
@@ -431,6 +435,13 @@ def prox_optimizer(trainer: pl.Trainer) -> ProxAdamW:
             f"`configure_optimizers` must return a ProxAdamW, got {type(optimizer).__name__}."
         )
     return optimizer
+
+
+def _trains_more_than_ranks(optimizer: ProxAdamW) -> bool:
+    """Return whether anything is trained beside A, B and gates: the task head."""
+    ranks = {id(p) for m in optimizer.matrices for p in (m.lora_A, m.lora_B, m.gate)}
+    groups = (group for group in optimizer.param_groups if "xi" not in group)
+    return any(id(p) not in ranks for group in groups for p in group["params"])
 
 
 def _data(trainer: pl.Trainer) -> SegmentedData:

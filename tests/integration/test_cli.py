@@ -168,7 +168,7 @@ def test_label_outside_the_classes_is_refused(hub, tmp_path, capsys):
     with (task / "validation.csv").open("a") as stream:
         stream.write("the old oak,plants\n")
     arguments = options(hub, tmp_path / "run", task__data_dir=str(task))
-    words = ("label 'plants' in row 32 of validation.csv", "(animals, tools)")
+    words = ("label 'plants'", "row 32 (line 34) of validation.csv", "(animals, tools)")
     assert_refused(capsys, arguments, *words, folder=tmp_path)
 
 

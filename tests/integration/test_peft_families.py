@@ -88,8 +88,8 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
 MATRICES = {
     "bert": 13,
     "roberta": 12,
-    "deberta_v2": 17,
-    "deberta_v3": 13,
+    "deberta_v2": 16,
+    "deberta_v3": 12,
     "electra": 13,
     "gpt2": 8,
     "llama": 14,
@@ -97,6 +97,9 @@ MATRICES = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "gpt2": {"task_type": "SEQ_CLS", "fan_in_fan_out": True},
+    # DeBERTa's pooler is drawn with the head, and PEFT knows the classifier only.
+    "deberta_v2": {"task_type": "SEQ_CLS", "modules_to_save": ["pooler"]},
+    "deberta_v3": {"task_type": "SEQ_CLS", "modules_to_save": ["pooler"]},
     "vit": {"modules_to_save": ["classifier"]},  # PEFT has no task type for images
 }
 

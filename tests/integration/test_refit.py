@@ -179,3 +179,11 @@ def test_dead_ranks_taken_out_of_a_refit_change_no_record(hub, monkeypatch):
     for table in ("stages", "ranks"):
         one, other = (getattr(r, table).select_dtypes("number") for r in (cut, whole))
         pd.testing.assert_frame_equal(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_head_has_nothing_to_refit_when_no_gate_is_left(hub):
+    sections = {"stage": {"refit": "continue"}, "method": {"train_head": False}}
+    config = tiny_run(hub, out_dir="refit-frozen", levels=(4.0,), sections=sections)
+    last = load_run(run(config, show_progress=False).path).stages.iloc[-1]
+    assert last["num_nonzero_params"] == 0
+    assert last["refit_epochs"] is None

@@ -22,10 +22,12 @@ def schedules(draw) -> dict[str, Any]:
     match draw(st.sampled_from(["ratio", "end", "linear", "list"])):
         case "ratio":
             ratio = draw(st.floats(1.001, 4))
-            return {"start": start, "first": first, "ratio": ratio, "num_stages": num_stages}
+            options = {"start": start, "first": first, "ratio": ratio, "num_stages": num_stages}
+            return {**options, "spacing": "geometric"}
         case "end":
             end = first * draw(factors)
-            return {"start": start, "first": first, "end": end, "num_stages": num_stages}
+            options = {"start": start, "first": first, "end": end, "num_stages": num_stages}
+            return {**options, "spacing": "geometric"}
         case "linear":
             end = start * draw(factors)
             return {"start": start, "end": end, "num_stages": num_stages, "spacing": "linear"}

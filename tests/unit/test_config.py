@@ -56,10 +56,14 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("xi", {"ratio": 1.0}, "`xi.ratio` must be > 1, got 1.0."),
     ("xi", {"ratio": NAN}, "`xi.ratio` must be > 1, got nan."),
     ("xi", {"ratio": math.inf}, "`xi.ratio` must be finite, got inf."),
-    ("xi", {"end": 2e-3}, "`xi.end` must be > 0.002, got 0.002."),
-    ("xi", {"end": NAN}, "`xi.end` must be > 0.002, got nan."),
-    ("xi", {"end": math.inf}, "`xi.end` must be finite, got inf."),
-    ("xi", {"end": 1e-4, "num_stages": 1}, "`xi.end` must be > 0.0001, got 0.0001."),
+    ("xi", {"spacing": "geometric", "end": 2e-3}, "`xi.end` must be > 0.002, got 0.002."),
+    ("xi", {"spacing": "geometric", "end": NAN}, "`xi.end` must be > 0.002, got nan."),
+    ("xi", {"spacing": "geometric", "end": math.inf}, "`xi.end` must be finite, got inf."),
+    (
+        "xi",
+        {"spacing": "geometric", "end": 1e-4, "num_stages": 1},
+        "`xi.end` must be > 0.0001, got 0.0001.",
+    ),
     (
         "xi",
         {"spacing": "linear"},
@@ -117,7 +121,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("xi", {"spacing": "target", "budget": 0}, "`xi.budget` must be >= 1, got 0."),
     (
         "xi",
-        {"budget": 100},
+        {"spacing": "geometric", "budget": 100},
         "`xi.budget` must be null unless `xi.spacing` is target, got 100. "
         "Set `xi.spacing` to target.",
     ),

@@ -15,7 +15,13 @@ def run_of(role: str, seed: int, scores: tuple[float, ...], task: str = "mrpc") 
     counts = COUNTS[: len(scores)] if role != "hold_dense" else (COUNTS[0],) * len(scores)
     return pd.DataFrame(
         {
-            **{"task": task, "backbone": "embedded", "setting": "", "variant": ""},
+            **{
+                "task": task,
+                "method": "sora",
+                "backbone": "embedded",
+                "setting": "",
+                "variant": "",
+            },
             **{"role": role, "seed": seed, "run_id": f"{task}{role}{seed}"},
             **{"dense_id": f"{task}{seed}", "floor_id": f"{task}{seed}"},
             "stage": range(len(scores)),

@@ -127,7 +127,7 @@ WRONG = {
         r"Point 2 of the sweep \(method.r=0\): `method.r` must be >= 1, got 0.",
     ),
     "values_that_do_not_go_together": (
-        "grid: {stage.control: [none, random_mask]}",
+        "xi.spacing: geometric\ngrid: {stage.control: [none, random_mask]}",
         r"Point 2 of the sweep \(stage.control=random_mask\): `xi.spacing` must be target",
     ),
     "no_list": ("grid: {seed: 3}", "`grid.seed` must be a list that is not empty, got 3."),

@@ -137,11 +137,11 @@ def test_threads_are_those_of_the_configuration_or_of_the_sweep(tmp_path):
 
 SAME_DENSE_STAGE: dict[str, dict[str, Any]] = {
     "levels": {"xi.first": 0.01, "xi.num_stages": 3},
-    "spacing": {"xi.spacing": "target"},
+    "spacing": {"xi.spacing": "geometric"},
     "stage_length": {"stage.epochs": 2.0},
     "learning_rate_of_stages": {"stage.lr_factor": 0.1},
     "refit": {"stage.refit": "branch", "refit.patience": 7},
-    "until": {"stage.until": "stationary"},
+    "until": {"stage.until": "stationary", "xi.spacing": "geometric"},
     "control": {"stage.control": "hold_dense"},
     "mask": {"xi.spacing": "target", "stage.control": "random_mask"},
 }

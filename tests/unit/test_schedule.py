@@ -27,7 +27,7 @@ def make(
     return Schedule(
         xi=XiConfig(start=0.1, levels=[0.2, 0.4], spacing="list"),
         dense=DenseConfig(max_epochs=5, patience=2, cooldown_epochs=0, **(dense or {})),
-        stage=StageConfig(**stage),
+        stage=StageConfig(**{"refit": "none", "epochs": 1.0, **stage}),
         refit=REFIT,
         warmup_epochs=0.0,
         null_loss=1.0,
@@ -40,7 +40,7 @@ def make_target(*, traits: Traits | None = None, **stage: Any) -> Schedule:
     return Schedule(
         xi=XiConfig(start=0.1, first=0.2, ratio=2.0, num_stages=2, spacing="target"),
         dense=DenseConfig(max_epochs=5, patience=2, cooldown_epochs=0),
-        stage=StageConfig(**{"epochs": 0.5, "max_epochs": 3.0, **stage}),
+        stage=StageConfig(**{"refit": "none", "epochs": 0.5, "max_epochs": 3.0, **stage}),
         refit=REFIT,
         warmup_epochs=0.0,
         null_loss=1.0,
