@@ -354,9 +354,9 @@ class DenseConfig:
 class RefitConfig:
     """The refit of a stage: the ranks that are left train at xi = 0 until they have converged."""
 
-    max_epochs: int = 30
+    max_epochs: int = 40
     """Guard: passes after which a refit ends in any case. The record says so."""
-    patience: int = 2
+    patience: int = 5
     """As `dense.patience`."""
     min_improvement: float = 0.01
     """As `dense.min_improvement`."""

@@ -53,6 +53,7 @@ class StageProgress(ProgressBar):
         self._title = title
         self._clock: TimeLeft | None = None
         self._said = 0.0
+        self._num_adapter_params = 0
         self._notes = notes
         self._console = Console(file=sys.stderr, highlight=False)
         self._progress: Progress | None = None
@@ -61,6 +62,9 @@ class StageProgress(ProgressBar):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        assert isinstance(pl_module, AdaptationModule)
+        # Before a refit takes dead ranks out of the model.
+        self._num_adapter_params = count_adapter_params(self._adapter.matrices(pl_module.model))
         self._console.print(f"[bold]{self._title}[/bold]")
         data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by `fit`
         self._clock = TimeLeft.of(
@@ -150,7 +154,7 @@ class StageProgress(ProgressBar):
 
     def _count(self, module: AdaptationModule) -> str:
         matrices = self._adapter.matrices(module.model)
-        left, dense = count_nonzero_params(matrices), count_adapter_params(matrices)
+        left, dense = count_nonzero_params(matrices), self._num_adapter_params
         share = f" ({left / dense:6.1%})" if dense else ""
         return f"{left:>9,} parameters{share}"
 
