@@ -21,6 +21,7 @@ from analysis.compare_text import (
 from analysis.control_differences import SHARES, control_differences
 from analysis.controls import block_of
 from analysis.curves import SCORES, hold_dense_scores
+from analysis.frontier_text import frontier_heads, frontier_rows
 from analysis.intervals import p_text
 from analysis.load import KEYS
 from analysis.number_text import compact, percent
@@ -123,6 +124,21 @@ def ranking_table(table: pd.DataFrame, ranking: pd.DataFrame) -> str:
     rows = ranking_rows(ranking, dataset_names(table))
     cells = [[cell.replace("\n", ", ") for cell in row] for row in rows]
     return _markdown(heads, cells)
+
+
+def frontier_tables(table: pd.DataFrame) -> dict[str, str]:
+    """Return for every task how its path stands beside its rivals, as Markdown.
+
+    Args:
+        table: What `analysis.frontier.frontier` returns, one configuration a task.
+    """
+    return {
+        str(block["task"].iloc[0]): _markdown(
+            ["score", "adapter", *map(_one_line, frontier_heads(block))],
+            [[_one_line(cell) for cell in row] for row in frontier_rows(block)],
+        )
+        for _, block in table.groupby(KEYS, sort=True)
+    }
 
 
 def ranks_table(maps: pd.DataFrame) -> str:
