@@ -233,6 +233,10 @@ class GatesConfig:
         _require(0 <= weight < 1, "gates.averaging", "in [0, 1)", weight)
         self.rule.check(self)
 
+    def lambda_of(self, xi: float) -> float:
+        """Return `lambda = xi / gate_lr`, the weight of the L1 norm that a threshold stands for."""
+        return xi / self.gate_lr
+
     @property
     def rule(self) -> "sorakit.method.gates.GateRule":
         """What `update` names."""

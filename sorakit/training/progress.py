@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,12 +15,18 @@ from sorakit.adapters import Adapter
 from sorakit.config import RunConfig
 from sorakit.method.prune import count_adapter_params, count_nonzero_params
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
+from sorakit.schedule.convergence import MAX_EPOCHS
 from sorakit.training.module import AdaptationModule
 from sorakit.training.time_left import TimeLeft
 from sorakit.training.xi_scheduler import StageEnd, XiScheduler
 
 _LINE_SECONDS = 60.0
 """Between two lines that say how far a run is, where there is no terminal to show a bar."""
+
+_FULL = 0.9
+"""Share of its parameters below which a dense stage is far from full rank, as in `analysis`."""
+_ABOVE = 0.01
+"""Score by which a stage has to be above the dense one to be said so."""
 
 
 class StageProgress(ProgressBar):
@@ -54,6 +60,7 @@ class StageProgress(ProgressBar):
         self._clock: TimeLeft | None = None
         self._said = 0.0
         self._num_adapter_params = 0
+        self._dense_scores: dict[str, float] = {}
         self._notes = notes
         self._console = Console(file=sys.stderr, highlight=False)
         self._progress: Progress | None = None
@@ -142,6 +149,25 @@ class StageProgress(ProgressBar):
             f"  {phase:8}  xi {chosen.xi:8.2e}  {self._count(module)}  {_scores(module)}  {ended})",
             soft_wrap=True,  # a line a stage, in a log file too
         )
+        for doubt in self._doubts(module, end):
+            self._console.print(f"            {doubt}", markup=False, soft_wrap=True)
+
+    def _doubts(self, module: AdaptationModule, end: StageEnd) -> Iterator[str]:
+        """Yield what a reader of the curve should know of this stage."""
+        scores = {split: result.score for split, result in module.results.items()}
+        if end.stage == 0:
+            self._dense_scores = scores
+            if end.chosen.stopped_by == MAX_EPOCHS:
+                yield "The dense stage ended by dense.max_epochs and had not converged."
+            left = count_nonzero_params(self._adapter.matrices(module.model))
+            if left < _FULL * self._num_adapter_params:
+                share = left / self._num_adapter_params
+                yield f"The dense stage has {share:.0%} of its parameters: lower xi.start."
+        elif end.refit_stopped_by == MAX_EPOCHS:
+            yield "The refit ended by refit.max_epochs and had not converged."
+        dense = self._dense_scores.get(GENERALIZATION_SPLIT)
+        if end.stage > 0 and dense is not None and scores[GENERALIZATION_SPLIT] > dense + _ABOVE:
+            yield f"It generalizes better than the dense stage ({dense:.3f})."
 
     def _describe(self, module: pl.LightningModule) -> str:
         assert isinstance(module, AdaptationModule)

@@ -116,7 +116,7 @@ class StageRecorder:
         }
 
     def _residuals(self, trainer: pl.Trainer, module: AdaptationModule, end: PhaseEnd) -> Residuals:
-        lambda_ = end.applied_xi / self._config.gates.gate_lr
+        lambda_ = self._config.gates.lambda_of(end.applied_xi)
         return self._stationarity(module, prox_optimizer(trainer), lambda_)
 
     def _record(
@@ -133,7 +133,7 @@ class StageRecorder:
             stage=end.stage,
             xi=chosen.xi,
             applied_xi=chosen.applied_xi,
-            lambda_=chosen.xi / self._config.gates.gate_lr,
+            lambda_=self._config.gates.lambda_of(chosen.xi),
             num_nonzero_params=count_nonzero_params(matrices),
             num_adapter_params=count_adapter_params(matrices),
             num_nonzero_gates=count_nonzero_ranks(matrices),
