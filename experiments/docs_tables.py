@@ -9,6 +9,7 @@ A page names a table between two comments, and what stands between them is repla
 """
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from analysis.frozen import (
@@ -77,6 +78,7 @@ def tables() -> dict[str, str]:
         "mrpc_minilm/controls": mrpc_scores,
         "mrpc_minilm/differences": mrpc_differences,
         "planted_ranks/mixed": _columns(mixed, 6),
+        **_by_task("small_curves"),
         **dict(zip(("planted_ranks/null", "planted_ranks/transformer"), others, strict=False)),
     }
 
@@ -101,6 +103,16 @@ def _tables(file: str) -> list[str]:
     """Return the tables of a file below `results`, without what stands between them."""
     parts = (RESULTS / file).read_text("utf-8").strip().split("\n\n")
     return [part for part in parts if part.startswith("|")]
+
+
+def _by_task(experiment: str) -> dict[str, str]:
+    """Return the tables of `small_curves_table`, by experiment and task."""
+    parts = (RESULTS / experiment / "curves.md").read_text("utf-8").split("\n\n")
+    return {
+        f"{experiment}/{name.strip().removesuffix(':')}": table
+        for name, table in pairwise(parts)
+        if table.startswith("|")
+    }
 
 
 def _columns(table: str, count: int) -> str:

@@ -59,8 +59,8 @@ def test_there_are_sweep_files():
 @pytest.mark.parametrize(
     ("written", "path", "expected"),
     [
-        ("--xi.end=0.1", ("xi", "end"), 0.1),
-        ("--xi.end=1e-1", ("xi", "end"), 0.1),
+        ("--xi.first=0.1", ("xi", "first"), 0.1),
+        ("--xi.first=1e-1", ("xi", "first"), 0.1),
         ("--xi.end=null", ("xi", "end"), None),
         ("--xi.end=None", ("xi", "end"), None),
         ("--xi.budget=None", ("xi", "budget"), None),

@@ -128,7 +128,7 @@ def tiny_run(
         "gates": {},
         "xi": {"spacing": "list", "levels": list(levels), "num_stages": len(levels)},
         "dense": {"max_epochs": 2},
-        "stage": {"refit": "none"},  # tests of refits say so
+        "stage": {"refit": "none", "epochs": 1.0},  # tests of refits say so
         "refit": {"max_epochs": 4, "patience": 1, "cooldown_epochs": 1},
         "optim": {"lr": 5e-3, "batch_size": 8},
         "trainer": {"accelerator": "cpu", "precision": "32-true", "num_threads": 1},

@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 
 from analysis.lasso import LEVELS_FILE, PATH_FILE, SOURCE_FILE, largest_differences
-from experiments import RESULTS, controls_table, default_gates_table, docs_tables, unit_scale
+from experiments import (
+    RESULTS,
+    controls_table,
+    default_gates_table,
+    docs_tables,
+    small_curves_table,
+    unit_scale,
+)
 from experiments.planted_ranks.points import FOLDER, load
 from experiments.planted_ranks.table import table
 
@@ -50,6 +57,11 @@ def test_table_of_the_default_is_made_of_the_records(experiment):
 def test_tables_of_the_controls_are_made_of_the_records(experiment):
     made = controls_table.page(RESULTS / experiment)
     assert made == written(experiment, controls_table.FILE)
+
+
+def test_tables_of_the_small_curves_are_made_of_the_records():
+    made = small_curves_table.page(small_curves_table.FOLDER)
+    assert made == written("small_curves", small_curves_table.FILE)
 
 
 def test_table_of_planted_ranks_is_made_of_the_records():

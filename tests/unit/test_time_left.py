@@ -53,6 +53,6 @@ def test_lengths_are_those_of_the_configuration():
         "the time left is shown as soon as the first steps are taken."
     )
     refit = replace(config, stage=replace(config.stage, refit="continue"), refit=RefitConfig())
-    assert "then about 45 in each" in TimeLeft.of(refit, steps_per_epoch=10, num_stages=2).plan
+    assert "then about 75 in each" in TimeLeft.of(refit, steps_per_epoch=10, num_stages=2).plan
     alone = TimeLeft.of(config, steps_per_epoch=10, num_stages=0)
     assert alone.plan.startswith("At most 30 steps until dense training has converged; the time")
