@@ -43,6 +43,8 @@ from sorakit.records.matching import DEFAULT_SETTING
 
 MAX_COLUMNS = 3
 _LINE = 0.17  # inches of a line of a title
+_NOTE_LINE = 0.12  # inches of a line of notes below a panel
+_NOTES_IN_PANEL = 4  # lines of notes for which a panel has room; more make it higher
 _BELOW_LABEL = 28  # points from an axis to below its label
 _BELOW_TICKS = 16  # points from an axis to below the labels of its ticks
 Width = Literal["auto", "column", "text"]
@@ -128,11 +130,16 @@ def curve_figure(
     blocks = _blocks(stages[stages["role"] == PATH])
     with mpl.rc_context(style.RC):
         titles = _titles(blocks)
-        height = 1.58 + _LINE * _most_lines(titles)
+        of_blocks = [block_of(stages, names) for names in blocks]
+        own_drops = [
+            None if drops is None else drops[(drops[KEYS] == list(names)).all(axis=1)]
+            for names in blocks
+        ]
+        notes = max(len(_notes(*pair)) for pair in zip(of_blocks, own_drops, strict=True))
+        height = 1.58 + _LINE * _most_lines(titles) + _NOTE_LINE * max(0, notes - _NOTES_IN_PANEL)
         figure, axes = _grid(len(blocks), panel_height=height, extra_height=0.36, width=width)
-        for ax, title, names in zip(axes, titles, blocks, strict=True):
-            own = None if drops is None else drops[(drops[KEYS] == list(names)).all(axis=1)]
-            draw_curve(ax, block_of(stages, names), own, remark=remark)
+        for ax, title, block, own in zip(axes, titles, of_blocks, own_drops, strict=True):
+            draw_curve(ax, block, own, remark=remark)
             ax.set_title(title)
         labels = [ax.get_ylabel() for ax in axes]
         for ax, label, left in zip(axes[1:], labels[1:], labels, strict=False):
@@ -363,8 +370,8 @@ def _levelling(drops: pd.DataFrame) -> list[str]:
     ]
 
 
-def _draw_notes(ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None) -> None:
-    """Say below the axis which controls are missing, and how many stages had not settled."""
+def _notes(stages: pd.DataFrame, drops: pd.DataFrame | None) -> list[str]:
+    """Return which controls are missing and how many stages had not settled, in short lines."""
     paths = stages[stages["role"] == PATH]
     absent: dict[str, list[str]] = {}
     for role, which in lacking(stages).items():
@@ -376,9 +383,15 @@ def _draw_notes(ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None) -> N
     unsettled, total = (sum(column) for column in zip(*counts, strict=True))
     if unsettled:
         lines.append(f"> 5 % of gates flicker in {unsettled} of {total} stages")
+    return [short for line in lines for short in textwrap.wrap(line, 44)]
+
+
+def _draw_notes(ax: Axes, stages: pd.DataFrame, drops: pd.DataFrame | None) -> None:
+    """Say the notes below the axis."""
+    lines = _notes(stages, drops)
     if lines:
         ax.annotate(
-            "\n".join(textwrap.fill(line, 44) for line in lines),
+            "\n".join(lines),
             (0.5, 0),
             xycoords="axes fraction",
             xytext=(0, -_BELOW_LABEL),

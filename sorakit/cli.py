@@ -4,6 +4,7 @@ Every command imports what it needs: `--help` takes a fraction of a second, and 
 torch (the runs of a sweep are processes of their own).
 """
 
+import os
 import signal
 import sys
 import warnings
@@ -100,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     if sys.platform == "win32":
         _fail("sorakit must run on Linux or macOS, got Windows. Use the Linux of WSL 2.")
+    # `datasets` shows bars of steps that mean nothing to a user; tokenising has a bar of its own.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     warnings.formatwarning = _format_warning
     words = [_with_home(word) for word in (sys.argv[1:] if argv is None else argv)]

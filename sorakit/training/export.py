@@ -15,7 +15,7 @@ from sorakit.config import RunConfig
 from sorakit.metric_names import GENERALIZATION_SPLIT, LABEL
 from sorakit.objectives import objective
 from sorakit.options import run_config
-from sorakit.records import ADAPTERS_DIR, Run, stage_name
+from sorakit.records import ADAPTERS_DIR, Run, dataset_label, stage_name
 from sorakit.training.data import AdaptationData, Padding, model_inputs
 from sorakit.training.inputs import load_data
 from sorakit.training.model_card import model_card
@@ -86,8 +86,9 @@ def export_stage(
         )
         if verify:
             result = _verified(result, run, config, backbone, out)
+        name, count = dataset_label(run.config["task"]), run.meta["data"]["train"]
         facts = {
-            "trained on": f"{config.task.name}, {run.meta['data']['train']:,} examples",
+            "trained on": f"{name}, {count:,} examples",
             "adapter parameters": f"{int(row['num_nonzero_params']):,}",
             f"{row['metric']} on held-out examples": f"{row['generalization']:.4f} "
             f"(recorded in {config.trainer.precision})",
