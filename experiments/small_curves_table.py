@@ -36,9 +36,10 @@ def _endings(stages: pd.DataFrame) -> str:
         int((phases == "max_epochs").sum())
         for phases in (dense["stopped_by"], sparse["refit_stopped_by"])
     ]
+    seeds = paths["seed"].nunique()
     return (
-        f"{paths['seed'].nunique()} seeds; {by_guard[0]} of {len(dense)} dense stages and "
-        f"{by_guard[1]} of {len(sparse)} refits of the path ended by their guard."
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'}. Of the path {by_guard[0]} of {len(dense)} "
+        f"dense stages and {by_guard[1]} of {len(sparse)} refits ended by their guard."
     )
 
 

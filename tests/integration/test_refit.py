@@ -192,7 +192,7 @@ def test_frozen_head_has_nothing_to_refit_when_no_gate_is_left(hub):
 def test_terminal_says_which_phases_did_not_converge(hub, capfd):
     cut_short = {"max_epochs": 1, "patience": 5}
     sections = {"stage": {"refit": "continue"}, "refit": cut_short}
-    config = tiny_run(hub, out_dir="refit-cut", levels=(0.05, 0.2), sections=sections)
+    config = tiny_run(hub, out_dir="refit-not-converged", levels=(0.05, 0.2), sections=sections)
     run(config, show_progress=True)
     shown = capfd.readouterr().err
     assert shown.count("The dense stage ended by dense.max_epochs and had not converged.") == 1
