@@ -38,6 +38,19 @@ SHARED_DIR = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True)
+def _no_launcher_after_a_test() -> Iterator[None]:
+    """Take away what Lightning leaves in the environment when it asks who launched a process."""
+    names = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+    before = {name: os.environ.get(name) for name in names}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture(autouse=True)
 def _same_global_rng_after_as_before() -> Iterator[None]:
     """Undo what a test does to the global generators, so that no result depends on test order."""
     python, cpu = random.getstate(), torch.get_rng_state()
