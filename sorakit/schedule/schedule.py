@@ -85,10 +85,13 @@ class Schedule:
         """The current phase."""
         return self.phases[self.position.phase]
 
-    @property
-    def is_last_phase(self) -> bool:
-        """Whether the stage ends with the current phase."""
-        return self.position.phase == len(self.phases) - 1
+    def ends_stage(self, *, can_refit: bool) -> bool:
+        """Return whether the stage ends with the current phase.
+
+        Args:
+            can_refit: Whether anything is left that a refit could train.
+        """
+        return not can_refit or self.position.phase == len(self.phases) - 1
 
     @property
     def level(self) -> float:
@@ -224,12 +227,12 @@ class Schedule:
             case "length":
                 return LENGTH
 
-    def end_phase(self, *, no_gate_left: bool, is_last: bool | None = None) -> None:
+    def end_phase(self, *, no_gate_left: bool, can_refit: bool = True) -> None:
         """Go on to the next phase, or to the next stage, or end the run.
 
         Args:
             no_gate_left: Whether every gate is zero.
-            is_last: Whether the stage ends with it; None asks its phases.
+            can_refit: Whether anything is left that a refit could train.
         """
         at = replace(
             self.position,
@@ -238,7 +241,7 @@ class Schedule:
             passes_without_improvement=0,
             cooldown_start=None,
         )
-        if not (self.is_last_phase if is_last is None else is_last):
+        if not self.ends_stage(can_refit=can_refit):
             at = replace(at, phase=at.phase + 1)
         elif not self._has_gates or at.stage == self.num_stages or (no_gate_left and at.stage > 0):
             at = replace(at, is_finished=True)

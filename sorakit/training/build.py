@@ -211,7 +211,9 @@ def build(
         null_loss=adapted.objective.null_loss(adapted.task.train[LABEL]),
         has_gates=bool(adapted_matrices(adapted.model)),
         seed=config.seed,
-        stationarity_residual=lambda *at: stationarity(*at).stationarity or 0.0,
+        stationarity_residual=lambda module, optimizer, xi: (
+            stationarity(module, optimizer, config.gates.lambda_of(xi)).stationarity or 0.0
+        ),
         on_ranks_chosen=recorder.ranks_chosen,
     )
     steps = StepRecorder(writer, scheduler=scheduler)

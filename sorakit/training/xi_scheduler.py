@@ -127,7 +127,7 @@ class XiScheduler(pl.Callback):
         has_gates: False for a run without an adapter: it ends with the dense stage.
         seed: Seed of dropout.
         stationarity_residual: Returns how far the gates of a module are from a fixed point of the
-            training step at a lambda, in units of it; needed for `until: stationary`.
+            training step at a threshold, in units of its lambda; needed for `until: stationary`.
         on_stage_end: Called as `f(trainer, module, stage_end)` after a stage's evaluation, before
             xi rises.
         on_ranks_chosen: Called as `f(trainer, module, phase_end)` before a refit, after an
@@ -317,8 +317,7 @@ class XiScheduler(pl.Callback):
         if self.schedule.phase.ends == "stationary":
             assert self._stationarity_residual is not None
             optimizer = prox_optimizer(trainer)
-            lambda_ = self._applied_xi / optimizer.gate_groups[0]["lr"]
-            residual = self._stationarity_residual(pl_module, optimizer, lambda_)
+            residual = self._stationarity_residual(pl_module, optimizer, self._applied_xi)
         assert isinstance(self._loss_sum, Tensor)
         self._train_loss = float(mean_over_processes(self._loss_sum)) / self._loss_count
         self._stopped_by = self.schedule.end_segment(
@@ -341,14 +340,13 @@ class XiScheduler(pl.Callback):
     ) -> None:
         optimizer = prox_optimizer(trainer)
         no_gate_left = bool(zero_gates(optimizer).all())
-        phase, is_last = self.schedule.phase, self.schedule.is_last_phase
-        if no_gate_left and not _trains_more_than_ranks(optimizer):
-            is_last = True  # a refit would have nothing to train
+        can_refit = not no_gate_left or _trains_more_than_ranks(optimizer)
+        phase = self.schedule.phase
         if phase.thresholds:
             self._chosen = self._phase_end(trainer, stopped_by)
             self._penalised = {}
         assert self._chosen is not None
-        if not is_last:
+        if not self.schedule.ends_stage(can_refit=can_refit):
             if self.on_ranks_chosen is not None:
                 self._penalised = self.on_ranks_chosen(trainer, pl_module, self._chosen)
         else:
@@ -356,7 +354,7 @@ class XiScheduler(pl.Callback):
         if not phase.thresholds and self._branched_at is not None:
             put_back(self._branched_at, pl_module, optimizer)
             self._branched_at = None
-        self.schedule.end_phase(no_gate_left=no_gate_left, is_last=is_last)
+        self.schedule.end_phase(no_gate_left=no_gate_left, can_refit=can_refit)
 
     def _phase_end(self, trainer: pl.Trainer, stopped_by: str) -> PhaseEnd:
         assert self._changes is not None
