@@ -19,7 +19,6 @@ from sorakit.records.identity import config_to_dict
 from sorakit.tasks.base import Task, column_array
 from sorakit.training.build import Fit, build
 from sorakit.training.data import TRAIN
-from sorakit.training.inputs import load_data
 from sorakit.training.run import quiet_libraries
 
 _TIMED_STEPS = 5
@@ -41,13 +40,13 @@ def describe_run(config: RunConfig) -> str:
     """
     quiet_libraries()
     fit = build(config, run_path(config), rank=0, show_progress=False)
-    lines = (*_data_lines(fit, load_data(config), config), *_cost_lines(fit, config))
+    lines = (*_data_lines(fit, config), *_cost_lines(fit, config))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:{width}}  {text}" for name, text in lines)
 
 
-def _data_lines(fit: Fit, task: Task, config: RunConfig) -> Iterator[tuple[str, str]]:
-    data, meta = fit.data, fit.meta["data"]
+def _data_lines(fit: Fit, config: RunConfig) -> Iterator[tuple[str, str]]:
+    task, data, meta = fit.adapted.task, fit.data, fit.meta["data"]
     memorization = min(config.task.memorization_examples, len(task.train))
     yield "dataset", f"{dataset_label(config_to_dict(config)['task'])} ({cut(meta['source'], 160)})"
     yield (
