@@ -118,7 +118,8 @@ class TaskConfig:
     train_file: str | None = None
     """files: training file, relative to `data_dir` (.csv, .tsv, .json, .jsonl or .parquet)."""
     validation_file: str | None = None
-    """files: held-out file, relative to `data_dir`."""
+    """files: held-out file, relative to `data_dir`; null holds out a tenth of `train_file`, class
+    by class, drawn with seed 42."""
     text_column: str = "text"
     """files, hub: column of the (first) text. hub: the only column of texts, if there is no
     `text`."""

@@ -9,6 +9,7 @@ from sorakit.metric_names import TEXT, TEXT_PAIR
 from sorakit.quoting import cut, listed, quoted
 from sorakit.tasks.base import Task
 from sorakit.tasks.checked import CheckedSplit, checked_split
+from sorakit.tasks.held_out import HOW, hold_out
 from sorakit.tasks.tables import SUFFIXES, Chunk, MissingColumnError, read_chunks
 
 _COLUMN_KEYS = ("text_column", "text_pair_column", "label_column")
@@ -16,6 +17,9 @@ _COLUMN_KEYS = ("text_column", "text_pair_column", "label_column")
 
 def load_files(config: TaskConfig) -> Task:
     """Return the task in `train_file` and `validation_file`.
+
+    Without a `validation_file` a tenth of the examples is held out, class by class, drawn with seed
+    42; `source` says so.
 
     Labels are classes: texts, or whole numbers, which are the same however a file writes them (1,
     1.0, "1"). They are sorted as numbers where all of them are, and as texts otherwise. With the
@@ -39,23 +43,29 @@ def load_files(config: TaskConfig) -> Task:
     files = {
         key: _find_file(folder, getattr(config, key), key=f"task.{key}")
         for key in ("train_file", "validation_file")
+        if key == "train_file" or getattr(config, key) is not None
     }
     has_numbers = config.metric in ("pearson", "spearman")
-    train, held_out = (
+    splits = [
         _read_split(file, config, key=f"task.{key}", has_numbers=has_numbers)
         for key, file in files.items()
-    )
+    ]
     label_names: tuple[str, ...] = ()
     if not has_numbers:
-        label_names = train.counter.class_names()
+        label_names = splits[0].counter.class_names()
+    datasets = tuple(split.dataset(label_names) for split in splits)
+    source = "local files: " + ", ".join(file.name for file in files.values())
+    if len(datasets) == 1:
+        source += f", {HOW}"
+        datasets = hold_out(datasets[0], is_classes=not has_numbers, option="task.validation_file")
     return Task(
         name=config.name,
-        train=train.dataset(label_names),
-        validation=held_out.dataset(label_names),
+        train=datasets[0],
+        validation=datasets[1],
         label_names=label_names,
         objective="classification" if label_names else "regression",
         metric=config.metric or "accuracy",
-        source="local files: " + ", ".join(file.name for file in files.values()),
+        source=source,
     )
 
 

@@ -1,11 +1,9 @@
 """Whatever `datasets.load_dataset` reads as a task: a dataset of the Hub, or a local folder."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
 from datasets.exceptions import DatasetsError
@@ -13,14 +11,13 @@ from datasets.exceptions import DatasetsError
 from sorakit.config import TaskConfig
 from sorakit.metric_names import LABEL, TEXT, TEXT_PAIR
 from sorakit.quoting import cut, listed, quoted
-from sorakit.tasks.base import Task, arrow_tables, column_array
+from sorakit.tasks.base import Task, arrow_tables
 from sorakit.tasks.checked import checked_split
-from sorakit.tasks.sample import stratified_sample
+from sorakit.tasks.held_out import HOW, hold_out
 from sorakit.tasks.tables import Chunk
 
 _CHUNK_ROWS = 10_000
 _HELD_OUT = ("validation", "test")
-_HELD_OUT_SHARE = 0.1
 _TEXT_TYPES = ("string", "large_string")
 
 
@@ -64,9 +61,9 @@ def load_hub(config: TaskConfig) -> Task:
     label_names: tuple[str, ...] = ()
     if not has_numbers:
         label_names = kept or checked[0].counter.class_names()
-    datasets = [split.dataset(label_names) for split in checked]
+    datasets = tuple(split.dataset(label_names) for split in checked)
     if how is not None:
-        datasets = _hold_out(datasets[0], is_classes=not has_numbers)
+        datasets = hold_out(datasets[0], is_classes=not has_numbers, option="task.validation_split")
     return Task(
         name=config.name,
         train=datasets[0],
@@ -133,27 +130,8 @@ def _choose_splits(splits: DatasetDict, config: TaskConfig) -> tuple[Dataset, Da
             )
     train = splits[str(wanted["train_split"])]
     if wanted["validation_split"] is None:
-        warnings.warn(
-            f"The dataset has no held-out split: {_HELD_OUT_SHARE:.0%} of the training split is "
-            "held out, class by class, drawn with seed 42.",
-            stacklevel=3,
-        )
-        return train, train.select([]), f"{_HELD_OUT_SHARE:.0%} of the training split held out"
+        return train, train.select([]), HOW
     return train, splits[wanted["validation_split"]], None
-
-
-def _hold_out(examples: Dataset, *, is_classes: bool) -> list[Dataset]:
-    labels = column_array(examples, LABEL)
-    classes = labels if is_classes else np.zeros(len(labels), dtype=np.int64)
-    count = max(round(_HELD_OUT_SHARE * len(labels)), len(np.unique(classes)))
-    if 2 * count > len(labels):
-        raise ValueError(
-            f"`task.validation_split` must be set when a tenth of the training split is too little "
-            f"to hold out, got null with {len(labels)} examples."
-        )
-    held_out = stratified_sample(classes, count)
-    rest = np.setdiff1d(np.arange(len(labels)), held_out)
-    return [examples.select(rest), examples.select(held_out)]
 
 
 def _named(features: Features, column: str, option: str) -> str:

@@ -14,7 +14,7 @@ def task_inputs(config: TaskConfig) -> dict[str, Input]:
 
     pydoc: the packages whose docstrings are read, Python among them. GLUE: every data file of its
     folder, or the revision of the Hub's dataset that the local cache holds. hub: that revision, or
-    every file of the folder. files: the two files.
+    every file of the folder. files: one or two files.
 
     Raises:
         ValueError: If `task.data_dir` does not hold the task.

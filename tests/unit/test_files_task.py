@@ -50,6 +50,23 @@ def error_of(folder: Path, train: dict, validation: dict, **keys) -> str:
     return str(caught.value)
 
 
+def test_without_a_held_out_file_a_tenth_is_held_out_by_class(tmp_path):
+    rows = {"text": [f"t{i}" for i in range(200)], "label": ["a"] * 150 + ["b"] * 50}
+    write(tmp_path / "train.csv", rows)
+    with pytest.warns(UserWarning, match="has no held-out split: 10% of the training split is"):
+        task = load_files(config_of(tmp_path, validation_file=None))
+    held_out, train = task.validation["text"][:], task.train["text"][:]
+    assert sorted(task.validation["label"][:]) == [0] * 15 + [1] * 5
+    assert sorted([*held_out, *train]) == sorted(rows["text"])
+    assert task.source == "local files: train.csv, 10% of the training split held out"
+
+
+def test_too_few_examples_to_hold_some_out_are_refused(tmp_path):
+    write(tmp_path / "train.csv", {"text": ["x", "y", "z"], "label": ["a", "b", "a"]})
+    with pytest.raises(ValueError, match=r"^`task\.validation_file` must be set .* 3 examples\.$"):
+        load_files(config_of(tmp_path, validation_file=None))
+
+
 LINE = {
     ".csv": " (line 3)",
     ".tsv": " (line 3)",
