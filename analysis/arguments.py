@@ -123,7 +123,7 @@ def _add_maps(command: argparse.ArgumentParser) -> None:
         default="retention=0.95",
         metavar="KIND=VALUE",
         help="stage that the rank maps show: stage=K, lambda=X (the nearest, within a "
-        "factor 1.15), retention=SHARE (the sparsest that keeps this share of dense "
+        "factor 1.15), retention=SHARE (the sparsest that keeps this share of the dense "
         "generalization) or budget=N parameters; default %(default)s",
     )
     command.add_argument(
@@ -183,8 +183,8 @@ VERBS = {
         add=_add_tables,
     ),
     "summary": Verb(
-        text="print dense score, floor and how few parameters keep 99 to 50 % of dense, a row a "
-        "path",
+        text="print dense score, floor and how few parameters keep 99 to 50 % of the dense "
+        "score, a row a path",
         add=_add_only,
     ),
     "report": Verb(

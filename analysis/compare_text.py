@@ -193,8 +193,8 @@ def control_sentences(controls: pd.DataFrame, names: Sequence[object]) -> list[s
         parts = [f"{row['score']} {difference_text(row)}" for row in rows.to_dict("records")]
         seeds = int(rows["count"].max())
         sentences.append(
-            f"path minus {control} at {100 * TOLD_SHARE:g} % of dense: {', '.join(parts)} "
-            f"({seeds} {'seed' if seeds == 1 else 'seeds'})."
+            f"path minus {control} at {100 * TOLD_SHARE:g} % of the full adapter: "
+            f"{', '.join(parts)} ({seeds} {'seed' if seeds == 1 else 'seeds'})."
         )
     return sentences
 

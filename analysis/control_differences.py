@@ -1,4 +1,4 @@
-"""Path minus control at shares of the dense number of parameters, paired by seed."""
+"""Path minus control at shares of the full adapter's parameters, paired by seed."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,19 +19,19 @@ FLAT = (FLOOR, HOLD_DENSE)
 
 
 def scores_at_shares(run: pd.DataFrame, score: str, shares: Sequence[float]) -> np.ndarray:
-    """Return a score of one run at shares of its dense count, on straight lines in log10.
+    """Return a score of one run at shares of its full adapter, on straight lines in log10.
 
     NaN outside of what was measured; for a floor and hold_dense, the last score everywhere.
 
     Args:
         run: Stages of one run.
         score: memorization or generalization.
-        shares: Shares of the dense number of adapter parameters, in (0, 1].
+        shares: Shares of the parameters of the full adapter, all ranks of it, in (0, 1].
     """
     if run["role"].iloc[0] in FLAT:
         return np.full(len(shares), run.sort_values("stage")[score].iloc[-1])
-    dense = float(run["num_adapter_params"].max())
-    return values_at(run, score, [share * dense for share in shares])
+    full = float(run["num_adapter_params"].max())
+    return values_at(run, score, [share * full for share in shares])
 
 
 def control_differences(
@@ -47,7 +47,7 @@ def control_differences(
     Args:
         stages: Stage table.
         controls: Roles; a dataset without one has no row for it.
-        shares: Shares of the dense number of parameters.
+        shares: Shares of the parameters of the full adapter.
 
     Returns:
         Columns `KEYS`, `control`, `score`, `share`, and those of an `Interval`: `mean`, `low`,

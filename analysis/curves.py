@@ -24,10 +24,13 @@ class CountSpacing:
     """How densely the stages of one path sample the number of parameters.
 
     Attributes:
-        bands: Band ("100-50", in percent of dense) -> number of distinct non-zero counts in it.
+        bands: Band ("100-50", in percent of the dense count) -> number of distinct non-zero counts
+            in it.
         largest_ratio: Largest ratio of neighbouring distinct counts whose larger one lies above 1 %
-            of dense (so the jump across 1 % counts in full); NaN if there is no such pair.
-        smallest_percent: Smallest non-zero count in percent of dense; NaN if there is none.
+            of the dense count (so the jump across 1 % counts in full); NaN if there is no such
+            pair.
+        smallest_percent: Smallest non-zero count in percent of the dense count; NaN if there is
+            none.
     """
 
     bands: dict[str, int]

@@ -82,9 +82,9 @@ def _not_full(dense: pd.DataFrame) -> Iterable[Doubt]:
     share = float(shares.astype(float).mean())
     if share < FULL_SHARE:
         yield Doubt(
-            short=f"dense holds {percent(share)} of its parameters",
-            sentence=f"the dense stage holds {percent(share)} of the adapter's parameters only, "
-            "so percent of dense is no percent of a full adapter (lower `xi.start`).",
+            short=f"dense holds {percent(share)} of the full adapter",
+            sentence=f"the dense stage holds {percent(share)} of the full adapter only, so a share "
+            "of its parameters is no share of the full adapter (lower `xi.start`).",
         )
 
 

@@ -450,16 +450,16 @@ def rank_map_figure(maps: pd.DataFrame, *, width: Width = "auto") -> Figure:
     layers = int(maps["layer"].max()) + 1
     with mpl.rc_context(style.RC):
         titles = _titles(blocks)
-        height = min(4.5, 0.85 + 0.16 * layers + _LINE * _most_lines(titles))
+        height = min(4.6, 0.97 + 0.16 * layers + _LINE * _most_lines(titles))
         figure, axes = _grid(len(blocks), panel_height=height, extra_height=0.15, width=width)
         for ax, title, names in zip(axes, titles, blocks, strict=True):
             rows = maps[(maps[KEYS] == list(names)).all(axis=1)]
             draw_rank_map(ax, rows, r)
-            ax.set_title(title, pad=13)
+            ax.set_title(title, pad=22)  # above two lines of the stage
             ax.annotate(
                 _stage_title(rows.drop_duplicates("run_id")), (0.5, 1), xytext=(0, 3),
                 xycoords="axes fraction", textcoords="offset points", ha="center", va="bottom",
-                fontsize=7, gid="stage",
+                fontsize=7, linespacing=1.0, gid="stage",
             )  # fmt: skip
         for ax in axes[1:]:
             if not _is_first_column(ax):
@@ -476,13 +476,13 @@ def rank_map_figure(maps: pd.DataFrame, *, width: Width = "auto") -> Figure:
 
 
 def _stage_title(stages: pd.DataFrame) -> str:
-    """Describe the stages behind one map, a row each: share of dense, lambda, seeds."""
+    """Describe the stages behind one map, a row each: share of all ranks, lambda, seeds."""
     share = float((stages["num_nonzero_params"] / stages["num_adapter_params"]).mean())
     lambdas = stages["lambda"].astype(float)
     low, high = f"{lambdas.min():.2g}", f"{lambdas.max():.2g}"
     seeds = f"seed {stages['seed'].iloc[0]}" if len(stages) == 1 else f"{len(stages)} seeds"
     between = low if low == high else f"{low}\N{EN DASH}{high}"
-    return f"{percent(share)} of dense, $\\lambda$ = {between}, {seeds}"
+    return f"{percent(share)} of the full adapter\n$\\lambda$ = {between}, {seeds}"
 
 
 def short_matrix_names(matrices: Iterable[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 That N parameters suffice says little by itself. It is set against the best that N parameters do
 otherwise: as many ranks drawn at random or kept by their strength, and a plain LoRA of a smaller
-rank. N is a share of the dense SoRA adapter; every score is read off on straight lines in log N
+rank. N is a share of the full SoRA adapter; every score is read off on straight lines in log N
 within one seed, and never outside of what that seed measured.
 """
 
@@ -18,7 +18,7 @@ from analysis.intervals import Interval, student_t_interval, welch_interval
 from analysis.load import DATASET_KEYS, FLOOR, FROM_SCRATCH, KEYS, PATH, SORA, require_path_run
 
 SHARES = (0.2, 0.1, 0.05, 0.02, 0.01)
-"""Of the dense SoRA adapter."""
+"""Of the full SoRA adapter, all ranks of it."""
 HARD_MASK_RETRAIN = "hard_mask_retrain"
 CONTROLS = (RANDOM_MASK, HARD_MASK_RETRAIN, FROM_SCRATCH)
 """Controls that are another way to an adapter of N parameters."""
@@ -45,7 +45,7 @@ class Difference:
 
 
 def frontier(stages: pd.DataFrame, *, shares: Sequence[float] = SHARES) -> pd.DataFrame:
-    """Return how the path of every dataset stands beside its rivals at shares of dense.
+    """Return how the path of every dataset stands beside its rivals at shares of the full adapter.
 
     Rivals are the controls in `CONTROLS`, and the runs of every other method on the same data,
     backbone and seed; those of one method and seed are one curve over their numbers of parameters.
@@ -54,7 +54,7 @@ def frontier(stages: pd.DataFrame, *, shares: Sequence[float] = SHARES) -> pd.Da
 
     Args:
         stages: Stage table.
-        shares: Shares of the dense number of adapter parameters, in (0, 1].
+        shares: Shares of the parameters of the full SoRA adapter, in (0, 1].
 
     Returns:
         One row a (dataset, score, share, role), the path among the roles: `KEYS`, `score`, `share`,
@@ -72,18 +72,18 @@ def frontier(stages: pd.DataFrame, *, shares: Sequence[float] = SHARES) -> pd.Da
     rows: list[dict[str, object]] = []
     for names, _ in stages[stages["role"] == PATH].groupby(KEYS, sort=True):
         curves = _curves(stages, names)
-        dense = max(float(run["num_adapter_params"].max()) for run in curves[PATH].values())
+        full = max(float(run["num_adapter_params"].max()) for run in curves[PATH].values())
         for score in SCORES:
             at = {
                 role: {
-                    seed: values_at(run, score, [share * dense for share in shares])
+                    seed: values_at(run, score, [share * full for share in shares])
                     for seed, run in by_seed.items()
                 }
                 for role, by_seed in curves.items()
             }
             for column, share in enumerate(shares):
                 place: dict[str, object] = dict(zip(KEYS, names, strict=True))
-                place |= {"score": score, "share": share, "params": share * dense}
+                place |= {"score": score, "share": share, "params": share * full}
                 values = {
                     role: {seed: float(value[column]) for seed, value in by_seed.items()}
                     for role, by_seed in at.items()

@@ -1,6 +1,6 @@
 # pyright: standard
 # matplotlib types its keyword arguments as unknown, which strict refuses in every call
-"""The frontier as a figure: how far every rival is above or below SoRA, at shares of dense."""
+"""The frontier as a figure: how far rivals are above SoRA, at shares of its full adapter."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +29,7 @@ _APART = 1.05  # factor between neighbours at one share
 
 
 def draw_frontier(ax: Axes, rows: pd.DataFrame, rivals: Sequence[str]) -> None:
-    """Draw score minus SoRA's, with its interval, of every rival at every share of dense.
+    """Draw score minus SoRA's, with its interval, of every rival at shares of the full adapter.
 
     Above 0 a rival is better than SoRA. A filled marker is told apart from SoRA by its interval; an
     open one is not.
@@ -81,7 +81,7 @@ def rival_look(index: int) -> dict[str, Any]:
 
 
 def frontier_figure(table: pd.DataFrame) -> Figure:
-    """Return a panel a dataset and score: every rival minus SoRA at shares of dense.
+    """Return a panel a dataset and score: every rival minus SoRA at shares of its full adapter.
 
     Args:
         table: What `analysis.frontier.frontier` returns.
@@ -111,7 +111,7 @@ def frontier_figure(table: pd.DataFrame) -> Figure:
                 if line == 0:
                     ax.set_title(names[key])
                 else:
-                    ax.set_xlabel("Share of dense parameters")
+                    ax.set_xlabel("Share of the full adapter")
                 if place % columns == 0:
                     ax.set_ylabel(f"{score.capitalize()},\nminus SoRA path")
         _legend(figure, rivals)

@@ -130,7 +130,7 @@ def _block_table(block: pd.DataFrame) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         title=f"{block_name(block.iloc[0].to_dict())}: {seeds} seed{'' if seeds == 1 else 's'}, "
-        "adapters of N parameters (share of the dense adapter)",
+        "adapters of N parameters (share of the full adapter)",
         title_justify="left",
     )
     view.add_column("score, adapter", no_wrap=True)

@@ -89,13 +89,20 @@ def drops_table(table: pd.DataFrame, first: pd.DataFrame) -> str:
 
 
 def differences_table(curves: pd.DataFrame) -> str:
-    """Return path minus hold_dense and random_mask at shares of dense, for datasets that have them.
+    """Return path minus hold_dense and random_mask, where there are any, at shares of full.
+
+    Shares are of the parameters of the full adapter.
 
     Args:
         curves: Stages of paths and controls.
     """
     table = control_differences(curves)
-    heads = ["dataset", "control", "seeds", *(f"at {share:.0%} of dense" for share in SHARES)]
+    heads = [
+        "dataset",
+        "control",
+        "seeds",
+        *(f"at {share:.0%} of the full adapter" for share in SHARES),
+    ]
     rows: list[Sequence[str]] = []
     for _, block in table.groupby([*KEYS, "control"], sort=True):
         cells = {(row["score"], row["share"]): row for row in block.to_dict("records")}
@@ -142,12 +149,21 @@ def frontier_tables(table: pd.DataFrame) -> dict[str, str]:
 
 
 def ranks_table(maps: pd.DataFrame) -> str:
-    """Return where the ranks are that Fig. 3 shows: share of dense, trend over layers, agreement.
+    """Return where the ranks are that Fig. 3 shows: their share, trend over layers, agreement.
+
+    The share is of the parameters of the full adapter.
 
     Args:
         maps: What `analysis.ranks.maps_at` returns.
     """
-    heads = ["dataset", "seeds", "share of dense", "lambda", "rank by depth", "seeds agree by"]
+    heads = [
+        "dataset",
+        "seeds",
+        "share of the full adapter",
+        "lambda",
+        "rank by depth",
+        "seeds agree by",
+    ]
     rows: list[Sequence[str]] = []
     for _, block in maps.groupby(KEYS, sort=True):
         stages = block.drop_duplicates("run_id")

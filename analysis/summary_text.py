@@ -26,14 +26,14 @@ def print_summary(console: Console, runs: RunSet, paths: Sequence[Path]) -> None
     console.print(_share_table(table))
     console.print(
         "99 % ... 50 %: fewest non-zero parameters measured with at least this share of the dense "
-        "score, and their share of the dense count.\n"
+        "score, and their share of the dense stage's parameters.\n"
         "*: the floor alone reaches this score, so keeping it needs no adapter. -: no such run, or "
         "undefined."
     )
     console.print(_spacing_table(table, runs.stages))
     console.print(
-        "Distinct non-zero parameter counts in each band (percent of dense), and the largest ratio "
-        "between neighbouring counts, down to 1 % of dense."
+        "Distinct non-zero parameter counts in each band (percent of the dense stage's "
+        "parameters), and the largest ratio between neighbouring counts, down to 1 % of them."
     )
     names = " ".join(str(path) for path in paths)
     console.print(

@@ -1,6 +1,6 @@
 """The tables of the controls: `python -m experiments.controls_table`.
 
-For every task, one row a schedule: memorization / generalization at shares of the dense number of
+For every task, one row a schedule: memorization / generalization at shares of the full adapter's
 parameters, on straight lines between the stages in log10, mean over seeds ± standard deviation;
 then, for every control, its difference to the path of the same seed. Runs with other gates than the
 default ones are left out.
@@ -50,7 +50,9 @@ def page(folder: Path) -> str:
 def markdown(scores: pd.DataFrame) -> str:
     """Return the table of a task, and the paired differences to the path, as Markdown."""
     roles = [PATH, *sorted(set(scores.index.get_level_values("role")) - {PATH})]
-    head = "| schedule | seeds |" + "".join(f" {share:.0%} of dense |" for share in SHARES)
+    head = "| schedule | seeds |" + "".join(
+        f" {share:.0%} of the full adapter |" for share in SHARES
+    )
     lines = [head, "|" + "---|" * (2 + len(SHARES))]
     lines += [_row(role, scores.loc[role]) for role in roles]
     lines += ["", "Path minus control, same seed:", "", *lines[:2]]

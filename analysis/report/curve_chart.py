@@ -87,7 +87,7 @@ def chart_values(
     """
     titles = {
         "raw": metric,
-        "percent": f"{metric}, percent of the dense stage",
+        "percent": f"{metric}, percent of the dense score",
         "gain": "Gain retained: (score - floor) / (dense - floor)",
         "loss": "Loss",
         "gap": f"Gap: memorization - generalization, {metric}",
@@ -343,7 +343,7 @@ def _point_tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("stage:Q", title="stage"),
         alt.Tooltip("xi:Q", title="xi", format=".3~g"),
         alt.Tooltip("num_nonzero_params:Q", title="parameters", format=","),
-        alt.Tooltip("share:N", title="of all"),
+        alt.Tooltip("share:N", title="of the full adapter"),
         alt.Tooltip("curve:N", title="curve"),
         *(alt.Tooltip(f"{measure}_text:N", title=name) for measure, name in MEASURES.items()),
     ]

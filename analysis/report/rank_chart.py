@@ -178,7 +178,7 @@ def _caption(rows: pd.DataFrame) -> str:
     scores = ", ".join(f"{score} {rows[score].mean():.3f}" for score in SCORES)
     return (
         f"ξ = {low if low == high else f'{low} to {high}'} · {about}{count:,.0f} parameters "
-        f"({percent(share)} of all) · {scores}"
+        f"({percent(share)} of the full adapter) · {scores}"
     )
 
 

@@ -17,7 +17,7 @@ from analysis.value_axis import value_limits
 
 MEASURES = {
     "raw": "score",
-    "percent": "% of dense",
+    "percent": "% of the dense score",
     "gain": "gain retained",
     "loss": "loss",
     "gap": "gap",

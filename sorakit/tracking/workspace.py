@@ -126,7 +126,7 @@ def sections(*, entity: str) -> list[Any]:
             ],
         ),
         ws.Section(
-            name="How few parameters keep 99, 95 and 90 % of dense",
+            name="How few parameters keep 99, 95 and 90 % of the dense score",
             is_open=True,
             panels=[
                 _bars(f"{share}: {score}", fewest_params(score, share))

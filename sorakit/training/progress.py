@@ -162,7 +162,7 @@ class StageProgress(ProgressBar):
             left = count_nonzero_params(self._adapter.matrices(module.model))
             if left < _FULL * self._num_adapter_params:
                 share = left / self._num_adapter_params
-                yield f"The dense stage has {share:.0%} of its parameters: lower xi.start."
+                yield f"The dense stage holds {share:.0%} of the full adapter only: lower xi.start."
         elif end.refit_stopped_by == MAX_EPOCHS:
             yield "The refit ended by refit.max_epochs and had not converged."
         dense = self._dense_scores.get(GENERALIZATION_SPLIT)
@@ -180,8 +180,8 @@ class StageProgress(ProgressBar):
 
     def _count(self, module: AdaptationModule) -> str:
         matrices = self._adapter.matrices(module.model)
-        left, dense = count_nonzero_params(matrices), self._num_adapter_params
-        share = f" ({left / dense:6.1%})" if dense else ""
+        left, full = count_nonzero_params(matrices), self._num_adapter_params
+        share = f" ({left / full:6.1%} of the full adapter)" if full else ""
         return f"{left:>9,} parameters{share}"
 
 

@@ -140,7 +140,7 @@ def test_switch_changes_what_is_drawn(page: Browser) -> None:
         titles += text(page, "#curve-d1 .role-title-text text")
     assert titles == [
         "Accuracy",
-        "Accuracy, percent of the dense stage",
+        "Accuracy, percent of the dense score",
         "Gain retained: (score - floor) / (dense - floor)",
     ]
 
@@ -179,7 +179,15 @@ def test_point_tells_its_run(page: Browser) -> None:
     )
     page.point_at(x, y)
     keys = text(page, "#vg-tooltip-element .key")
-    assert keys[:7] == ["run", "schedule", "seed", "stage", "xi", "parameters", "of all"]
+    assert keys[:7] == [
+        "run",
+        "schedule",
+        "seed",
+        "stage",
+        "xi",
+        "parameters",
+        "of the full adapter",
+    ]
 
 
 def test_names_with_markup_are_text(page: Browser) -> None:

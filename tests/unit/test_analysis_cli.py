@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -62,6 +63,25 @@ def test_summary_prints_dense_floor_and_fewest_parameters(
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["pydoc_topic", "0", "memorization", "0.974", "0.554", "0.968", "36,864", "20,864",
             "20,864", "*0"] in rows  # fmt: skip
+
+
+def test_every_text_says_what_its_percentages_are_of(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of dense may be the dense score, the dense stage's parameters, or the full adapter."""
+    page = tmp_path / "report.html"
+    for verb in ("summary", "compare", "frontier"):
+        assert main([verb, str(runs)]) == 0
+    assert main(["report", str(runs), "--out", str(page)]) == 0
+    for name in VERBS:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+    told = " ".join((capsys.readouterr().out + page.read_text("utf-8")).split())
+    assert "of the full adapter" in told
+    assert (
+        re.findall(r".{30}(?:%|percent|&nbsp;%) of (?:the )?dense(?! score| stage| gen).{20}", told)
+        == []
+    )
 
 
 def test_summary_prints_the_spacing_of_counts(

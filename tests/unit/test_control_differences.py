@@ -1,4 +1,4 @@
-"""Path minus control: paired by seed, at shares of the dense count, never extrapolated."""
+"""Path minus control: paired by seed, at shares of the full adapter, never extrapolated."""
 
 import numpy as np
 import pandas as pd
@@ -86,8 +86,8 @@ def test_sentence_says_from_how_many_seeds(stages: pd.DataFrame) -> None:
     table = control_differences(stages, shares=[0.2])
     held, masked = control_sentences(table, ("mrpc", "embedded", "", ""))
     assert held == (
-        "path minus hold_dense at 20 % of dense: memorization -0.160, generalization -0.080 "
-        "(1 seed)."
+        "path minus hold_dense at 20 % of the full adapter: memorization -0.160, "
+        "generalization -0.080 (1 seed)."
     )
     assert masked.endswith("], generalization +0.052 [-0.170, +0.274] (2 seeds).")
     assert control_sentences(table, ("cola", "embedded", "", "")) == []

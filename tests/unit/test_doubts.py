@@ -49,7 +49,9 @@ def test_a_record_without_a_refit_has_none_cut_short() -> None:
 def test_dense_stage_with_dead_gates_is_no_full_adapter(paths: pd.DataFrame) -> None:
     dense = paths["stage"] == 0
     counts = paths["num_nonzero_params"].where(~dense, 0.7 * paths["num_adapter_params"])
-    assert shorts(paths.assign(num_nonzero_params=counts)) == ["dense holds 70 % of its parameters"]
+    assert shorts(paths.assign(num_nonzero_params=counts)) == [
+        "dense holds 70 % of the full adapter"
+    ]
 
 
 def test_stage_above_dense_in_every_seed_is_named(paths: pd.DataFrame) -> None:

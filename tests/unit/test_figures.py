@@ -381,8 +381,18 @@ def test_rank_map_figure_says_which_stage_it_shows(runs: RunSet) -> None:
     figure = rank_map_figure(maps(runs, "retention", 0.95))
     assert figure.axes[0].get_title() == "pydoc_topic"
     assert stage_texts(figure) == [
-        f"{share:.2g} % of dense, $\\lambda$ = {chosen['lambda']:.2g}, seed 0"
+        f"{share:.2g} % of the full adapter\n$\\lambda$ = {chosen['lambda']:.2g}, seed 0"
     ]
+
+
+def test_stage_of_a_rank_map_stands_below_its_title(several: RunSet) -> None:
+    figure = rank_map_figure(maps(several))
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        for text in ax.texts:
+            if text.get_gid() == "stage":
+                assert text.get_window_extent().y1 <= ax.title.get_window_extent().y0
+                assert text.get_window_extent().y0 >= ax.get_window_extent().y1
 
 
 def test_rank_map_figure_shows_the_mean_over_seeds(seeds: RunSet) -> None:
