@@ -8,7 +8,7 @@ FIGURES = .venv-figures
 # of experiments/fixed_xi.yaml.
 RECORDS = $(addprefix experiments/results/,controls mrpc_minilm glue_seeds fixed_xi) --only gates.gate_lr=1
 
-.PHONY: help demo test bench lint tables figures report constraints clean
+.PHONY: help demo test bench lint docs tables figures report constraints clean
 .DEFAULT_GOAL = help
 
 help: ## List the targets
@@ -18,7 +18,7 @@ demo: $(STAMP) ## Algorithm 1 on the three embedded tasks, floors and figures, i
 	$(BIN)/sorakit sweep --config experiments/demo.yaml --out runs/demo --workers 2
 	$(BIN)/python -m analysis summary runs/demo
 	$(BIN)/python -m analysis figures runs/demo --out runs/demo/figures
-	@echo "Look at runs/demo/figures/curves.png first, and at README.md, 'How to read the curve'."
+	@echo "Look at runs/demo/figures/curves.png first, and at docs/reading.md."
 
 test: $(STAMP) ## Run the default test suite (all but slow, gpu and network), a process a core
 	$(BIN)/pytest -q -n logical --dist worksteal
@@ -31,6 +31,9 @@ lint: $(STAMP) ## Check style, format, types and the direction of imports
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+docs: $(STAMP) ## Build the documentation site into site/, strictly and without network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 tables: $(STAMP) ## Freeze the committed records as paper_figs/data, and fill the tables of the pages
 	$(BIN)/python -m analysis freeze $(RECORDS) --fixed-lambda 0.001 --out paper_figs/data
@@ -51,12 +54,12 @@ constraints: $(STAMP) ## Pin what is installed in .venv in constraints.txt
 	touch $(STAMP)
 
 clean: ## Remove caches and build products; environments and runs stay
-	rm -rf build dist ./*.egg-info .hypothesis .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf build dist site ./*.egg-info .hypothesis .pytest_cache .ruff_cache .import_linter_cache
 	find . -path './.venv*' -prune -o -path ./runs -prune -o -type d -name __pycache__ -print | xargs rm -rf
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[analysis,dev,wandb-workspaces]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[analysis,dev,docs,wandb-workspaces]'
 	touch $@
 
 $(FIGURES)/.installed: paper_figs/requirements.txt constraints.txt

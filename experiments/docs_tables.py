@@ -33,7 +33,6 @@ from experiments import RESULTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
-    ROOT / "README.md",
     ROOT / "docs" / "method.md",
     ROOT / "docs" / "results.md",
     ROOT / "experiments" / "README.md",
