@@ -1,7 +1,7 @@
 """Every command that a page tells a reader to type is understood here, or says what it needs.
 
-A comment `# needs: Hub` (GPU, cluster, W&B account) on a command, or as the first line of its block,
-marks what cannot be run here. `tests/integration/test_pages.py` runs what newcomers type.
+A comment `# needs: Hub` (GPU, cluster, W&B account) on a command, or as the first line of its
+block, marks what cannot be run here. `tests/integration/test_pages.py` runs what newcomers type.
 """
 
 import importlib.util
