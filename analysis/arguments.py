@@ -30,6 +30,7 @@ examples:
   python -m analysis summary  runs
   python -m analysis compare  runs --csv compare.csv --latex compare.tex
   python -m analysis frontier runs --csv frontier.csv
+  python -m analysis curves   runs --csv curves.csv
   python -m analysis report   runs --out report.html
   python -m analysis figures  runs/pydoc_topic runs/mrpc --out figures --at lambda=0.02
   python -m analysis freeze   runs --out paper_figs/data && python -m paper_figs
@@ -89,13 +90,26 @@ def _add_only(command: argparse.ArgumentParser) -> None:
 
 def _add_tables(command: argparse.ArgumentParser) -> None:
     _add_only(command)
-    for name, what in (("csv", "a CSV file"), ("latex", "a LaTeX tabular")):
-        command.add_argument(
-            f"--{name}",
-            type=_path,
-            metavar="FILE",
-            help=f"write the table as {what} too; replaced if it exists",
-        )
+    _add_csv(command)
+    _add_file(command, "latex", "a LaTeX tabular")
+
+
+def _add_curves(command: argparse.ArgumentParser) -> None:
+    _add_only(command)
+    _add_csv(command)
+
+
+def _add_csv(command: argparse.ArgumentParser) -> None:
+    _add_file(command, "csv", "a CSV file")
+
+
+def _add_file(command: argparse.ArgumentParser, name: str, what: str) -> None:
+    command.add_argument(
+        f"--{name}",
+        type=_path,
+        metavar="FILE",
+        help=f"write the table as {what} too; replaced if it exists",
+    )
 
 
 def _add_page(command: argparse.ArgumentParser) -> None:
@@ -181,6 +195,11 @@ VERBS = {
         text="tell which adapter of N parameters is best, and by how much: SoRA, random and "
         "strongest ranks, plain LoRA",
         add=_add_tables,
+    ),
+    "curves": Verb(
+        text="print the mean curve of every dataset at fixed shares of the full adapter, with "
+        "standard errors and N: the numbers behind the curves in W&B",
+        add=_add_curves,
     ),
     "summary": Verb(
         text="print dense score, floor and how few parameters keep 99 to 50 % of the dense "

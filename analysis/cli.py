@@ -14,6 +14,7 @@ from analysis.arguments import parser
 from analysis.compare import compare
 from analysis.compare_text import comparison_table, csv_text, print_comparison
 from analysis.controls import configuration_notes, missing_controls
+from analysis.curve_table import curve_table, print_curves
 from analysis.doubts import doubt_notes
 from analysis.figures import curve_figure, rank_map_figure
 from analysis.frontier import frontier
@@ -58,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if args.verb == "frontier":
             _frontier(console, args)
+            return 0
+        if args.verb == "curves":
+            _curves(console, args)
             return 0
         if args.verb == "pack":
             _pack(console, args)
@@ -146,6 +150,17 @@ def _frontier(console: Console, args: argparse.Namespace) -> None:
         if file is not None:
             file.write_text(text, "utf-8")
             console.print(f"wrote {file}")
+
+
+def _curves(console: Console, args: argparse.Namespace) -> None:
+    _check_file("csv", args.csv)
+    runs = _load(args, with_ranks=False)
+    table = curve_table(runs.stages)
+    _print_runs(console, runs)
+    print_curves(console, table)
+    if args.csv is not None:
+        args.csv.write_text(table_csv(table), "utf-8")
+        console.print(f"wrote {args.csv}")
 
 
 def _pack(console: Console, args: argparse.Namespace) -> None:

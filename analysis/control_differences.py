@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.controls import RANDOM_MASK, block_of
-from analysis.curves import SCORES, values_at
+from analysis.curves import SCORES
 from analysis.intervals import student_t_interval
 from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH
+from sorakit.curve_grid import values_at
 
 SHARES = (0.5, 0.2, 0.05)
 TOLD_SHARE = SHARES[1]

@@ -1,6 +1,6 @@
 """Pure functions on stage tables: floors, gain retained, curves over seeds, spacing of counts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.intervals import student_t_interval
 from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH, SEED_KEYS
 from sorakit import metric_names
+from sorakit.curve_grid import LOG10_SHARES, curve_points, values_at, values_on_grid
 from sorakit.records.matching import id_column
 from sorakit.retention import gain_retained, sparsest_keeping
 
@@ -207,39 +208,6 @@ def with_gap(stages: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def curve_points(run: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return log10 of the distinct non-zero counts of one run, rising, and the mean of `column`.
-
-    A stage without parameters has no logarithm and is left out; a missing value makes its point
-    NaN.
-    """
-    counts = run["num_nonzero_params"].to_numpy(dtype=float)
-    values = run[column].to_numpy(dtype=float)
-    distinct, index = np.unique(counts[counts > 0], return_inverse=True)
-    sums = np.bincount(index, weights=values[counts > 0], minlength=len(distinct))
-    return np.log10(distinct), sums / np.bincount(index, minlength=len(distinct))
-
-
-def values_at(run: pd.DataFrame, column: str, counts: Sequence[float]) -> np.ndarray:
-    """Return `column` of one run at `counts`, on straight lines between its points in log10.
-
-    NaN outside of what was measured: nothing is extrapolated.
-
-    Args:
-        run: Stages of one run.
-        column: Column of `run`.
-        counts: Non-zero parameters, > 0.
-    """
-    x, y = curve_points(run, column)
-    if not len(x):
-        return np.full(len(counts), np.nan)
-    # an end of the curve, written as a count, must not fall out of it by rounding
-    at = np.log10(np.asarray(counts, dtype=float))
-    at = np.where(np.isclose(at, x[0], rtol=0, atol=1e-9), x[0], at)
-    at = np.where(np.isclose(at, x[-1], rtol=0, atol=1e-9), x[-1], at)
-    return np.interp(at, x, y, left=np.nan, right=np.nan)
-
-
 def seed_curves(stages: pd.DataFrame, column: str, *, num_points: int = 40) -> pd.DataFrame:
     """Return `column` of every run of `stages` on one log grid, a row a (point, run).
 
@@ -292,6 +260,42 @@ def mean_curve(stages: pd.DataFrame, column: str, *, num_points: int = 40) -> pd
     for count, point in curves.groupby("num_nonzero_params", sort=False):
         interval = student_t_interval(point["value"].tolist())
         rows.append([count, interval.mean, interval.low, interval.high, interval.count])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def share_curve(stages: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the mean of `column` at fixed shares of the full adapter: what W&B shows too.
+
+    A run counts at every share that it was measured at, so that N may fall towards the small ones.
+
+    Args:
+        stages: Path runs of one dataset, one a seed, with `column`; see `with_gain_retained` and
+            `with_gap`.
+        column: As for `seed_curves`.
+
+    Returns:
+        Columns `log10_share`, `mean`, `standard_error` (of the seeds, with N - 1), `low`, `high`
+        (95 % Student-t) and `seeds` (N), from all ranks down; without shares that no run reaches.
+    """
+    values = [values_on_grid(run, column) for _, run in stages.groupby("run_id", sort=True)]
+    rows: list[dict[str, object]] = []
+    for log10_share, at in zip(LOG10_SHARES, zip(*values, strict=True), strict=True):
+        known = [float(value) for value in at if np.isfinite(value)]
+        if not known:
+            continue
+        interval = student_t_interval(known)
+        error = np.std(known, ddof=1) / np.sqrt(len(known)) if len(known) > 1 else np.nan
+        rows.append(
+            {
+                "log10_share": log10_share,
+                "mean": interval.mean,
+                "standard_error": float(error),
+                "low": interval.low,
+                "high": interval.high,
+                "seeds": interval.count,
+            }
+        )
+    columns = ["log10_share", "mean", "standard_error", "low", "high", "seeds"]
     return pd.DataFrame(rows, columns=columns)
 
 

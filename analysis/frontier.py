@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.controls import RANDOM_MASK, block_of
-from analysis.curves import SCORES, values_at
+from analysis.curves import SCORES
 from analysis.intervals import Interval, student_t_interval, welch_interval
 from analysis.load import DATASET_KEYS, FLOOR, FROM_SCRATCH, KEYS, PATH, SORA, require_path_run
+from sorakit.curve_grid import values_at
 
 SHARES = (0.2, 0.1, 0.05, 0.02, 0.01)
 """Of the full SoRA adapter, all ranks of it."""

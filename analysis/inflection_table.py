@@ -5,11 +5,12 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from analysis.curves import SCORES, curve_points
+from analysis.curves import SCORES
 from analysis.intervals import fisher_p_value, student_t_interval
 from analysis.load import KEYS, PATH
 from analysis.slope_changepoint import ALPHA, MIN_POINTS, find_slope_changepoint
 from analysis.smooth import landmarks
+from sorakit.curve_grid import curve_points
 
 
 def inflections_by_seed(stages: pd.DataFrame) -> pd.DataFrame:

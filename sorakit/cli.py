@@ -248,7 +248,8 @@ def _parser(command: Sequence[str]) -> ArgumentParser:
 def _sync_parser() -> ArgumentParser:
     parser = _Parser(
         description="Send the runs at or below a folder to Weights & Biases and update the "
-        "dashboard of their project. Runs that the server already has are not sent again."
+        "dashboard and the report of their project. Runs that the server already has are not sent "
+        "again."
     )
     parser.add_argument("runs", metavar="RUNS", help="Folder with runs.")
     parser.add_argument(
@@ -264,7 +265,10 @@ def _sync_parser() -> ArgumentParser:
         help="W&B user or team; by default tracking.entity of each run.",
     )
     parser.add_argument(
-        "--workspace", type=bool, default=True, help="Create or update the dashboard."
+        "--workspace",
+        type=bool,
+        default=True,
+        help="Create or update the dashboard and the report.",
     )
     return parser
 
@@ -515,15 +519,15 @@ def _retaining(run: Any, share: float) -> int:
 
 
 def _sync(options: Namespace) -> int:
+    from sorakit.tracking.dashboards import require_workspaces, save_dashboards
     from sorakit.tracking.sync import sync
-    from sorakit.tracking.workspace import require_workspaces, save_workspaces
 
     if options.workspace:
         require_workspaces()
     report = sync(Path(options.runs), project=options.project, entity=options.entity, say=_say)
     failed = [str(path) for path, _ in report.failed]
     if options.workspace:
-        failed += save_workspaces(report.projects, say=_say)
+        failed += save_dashboards(report.projects, say=_say)
     if failed:
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         sys.stderr.write(f"sorakit: error: W&B has not taken {failed[0]}{more}; try again later.\n")

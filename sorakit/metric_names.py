@@ -34,6 +34,26 @@ RANKS = "ranks/map"
 """Heatmap of the ranks; its table is RANKS_TABLE."""
 RANKS_TABLE = f"{RANKS}_table"
 
+# Loggers, once a run, on a grid that all runs share; the x axis is CURVE_LOG10_SHARE.
+CURVE_LOG10_SHARE = "curve/log10_share"
+"""log10 of a share of the full adapter's parameters, all ranks of it."""
+CURVE_PERCENT = "curve/percent_of_full_adapter"
+"""The same share in percent, for the reader."""
+CURVE_RUNS = "curve/runs"
+"""1 where a run was measured: its sum over runs is N."""
+CURVE_COLUMNS = {
+    "memorization": "curve/memorization",
+    "generalization": "curve/generalization",
+    "gap": "curve/gap",
+    "memorization_percent": "curve/memorization_percent_of_dense",
+    "generalization_percent": "curve/generalization_percent_of_dense",
+    "memorization_gain_retained": "curve/memorization_gain_retained",
+    "generalization_gain_retained": "curve/generalization_gain_retained",
+}
+"""Column of a path's stages -> key of its value on the grid."""
+CURVE_CONFIG = "curve"
+"""Key of W&B's configuration that runs of one curve share: its dataset, backbone and method."""
+
 _STAGE_KEYS = {
     "stage": "stage/number",
     "xi": XI,

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.curves import SCORES, curve_points, mean_curve
+from analysis.curves import SCORES, mean_curve
 from analysis.intervals import student_t_interval
 from analysis.load import FLOOR, HOLD_DENSE
 from analysis.value_axis import value_limits
+from sorakit.curve_grid import curve_points
 
 MEASURES = {
     "raw": "score",

@@ -66,18 +66,28 @@ def matching_ids(config: Mapping[str, Any], *, method_version: object) -> dict[s
         method_version: That of the run, from its meta data.
     """
     who = {**data_of(config), "method_version": method_version}
-    default = dict(_numbers(experiment_options({})))
-    found = {
-        key: value
-        for key, value in _numbers(experiment_options(config))
-        if key not in default or default[key] != value
-    }
+    found = _changed(config)
     return {
         name: short_hash(
             {**who, **{key: value for key, value in found.items() if key.startswith(start)}}
         )
         for name, start in (("dense_id", _OF_DENSE), ("floor_id", _OF_FLOOR))
     }
+
+
+def curve_id(config: Mapping[str, Any], *, method_version: object) -> str:
+    """Return what the runs have in common of which a mean over seeds can be taken.
+
+    Same data, backbone, method version and options; only the seed, and what cannot change an
+    experiment, may differ. Options at their defaults are left out, so that a new option changes no
+    id.
+
+    Args:
+        config: Resolved configuration.
+        method_version: That of the run, from its meta data.
+    """
+    who = {key: value for key, value in data_of(config).items() if key != "seed"}
+    return short_hash({**who, "method_version": method_version, **_changed(config)})
 
 
 def id_column(role: str) -> str:
@@ -96,6 +106,16 @@ def _dotted(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, section in config.items()
         if isinstance(section, dict)
         for key, value in section.items()  # pyright: ignore[reportUnknownVariableType]  # of YAML
+    }
+
+
+def _changed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an experiment that are not at their defaults."""
+    default = dict(_numbers(experiment_options({})))
+    return {
+        key: value
+        for key, value in _numbers(experiment_options(config))
+        if key not in default or default[key] != value
     }
 
 

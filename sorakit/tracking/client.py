@@ -16,9 +16,10 @@ from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
 from sorakit.config import TrackingConfig, TrackingMode
+from sorakit.metric_names import CURVE_CONFIG
 from sorakit.options import one_line
 from sorakit.records import TRACKING_DIR, Run
-from sorakit.tracking.rows import labels, shown_config, without_home
+from sorakit.tracking.rows import curve_name, labels, shown_config, without_home
 
 FAILURES = (
     wandb.Error,
@@ -164,7 +165,7 @@ def open_run(
         group=shown.group,
         job_type=shown.job_type,
         tags=shown.tags,
-        config=shown_config(run.config),
+        config={**shown_config(run.config), CURVE_CONFIG: curve_name(run)},
         reinit="create_new",
         settings=settings,
     )

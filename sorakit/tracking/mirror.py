@@ -9,6 +9,10 @@ import pandas as pd
 import wandb
 
 from sorakit.metric_names import (
+    CURVE_COLUMNS,
+    CURVE_LOG10_SHARE,
+    CURVE_PERCENT,
+    CURVE_RUNS,
     GAP,
     NUM_NONZERO_PARAMS,
     OPTIMIZER_STEP,
@@ -33,6 +37,7 @@ from sorakit.tracking.rows import (
     RANK_COLUMNS,
     STEP_KEYS,
     Scores,
+    curve_rows,
     rank_rows,
     stage_row,
     step_row,
@@ -98,13 +103,16 @@ class Mirror:
         self._log_steps()
 
     def finish(self, *, exit_code: int) -> None:
-        """Log what is left and end the W&B run.
+        """Log what is left, then the curve on the grid of all runs, and end the W&B run.
 
         Raises:
             TimeoutError: If the server has not taken everything in time.
         """
         self.update()
-        self._tracked.summary.update(summary(load_run(self._path), self._floor))
+        run = load_run(self._path)
+        for row in curve_rows(run, self._floor):
+            self._tracked.log(row)
+        self._tracked.summary.update(summary(run, self._floor))
         self._tracked.finish(exit_code=exit_code)
 
     def _read_steps(self) -> None:
@@ -139,6 +147,7 @@ class Mirror:
                 RANKS_TABLE,
             ],
             OPTIMIZER_STEP: list(STEP_KEYS.values()),
+            CURVE_LOG10_SHARE: [CURVE_PERCENT, CURVE_RUNS, *CURVE_COLUMNS.values()],
         }
         for axis, keys in axes.items():
             self._tracked.define_metric(axis)

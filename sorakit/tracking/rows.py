@@ -11,7 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from sorakit.curve_grid import LOG10_SHARES, values_on_grid
 from sorakit.metric_names import (
+    CURVE_COLUMNS,
+    CURVE_LOG10_SHARE,
+    CURVE_PERCENT,
+    CURVE_RUNS,
     GAP,
     GENERALIZATION_GAIN,
     GENERALIZATION_SPLIT,
@@ -35,6 +40,7 @@ from sorakit.metric_names import (
 )
 from sorakit.records import (
     FLOOR,
+    PATH,
     Run,
     dataset_label,
     is_packed,
@@ -42,7 +48,7 @@ from sorakit.records import (
     load_run,
     role_of,
 )
-from sorakit.records.matching import matching_ids
+from sorakit.records.matching import curve_id, matching_ids
 from sorakit.retention import gain_retained, sparsest_keeping
 
 GAINS = {MEMORIZATION_SPLIT: MEMORIZATION_GAIN, GENERALIZATION_SPLIT: GENERALIZATION_GAIN}
@@ -75,6 +81,18 @@ class Labels:
     group: str
     job_type: str
     tags: tuple[str, ...]
+
+
+def curve_name(run: Run) -> str:
+    """Return what the runs of one curve share, and no others: the mean is taken over them.
+
+    Dataset, backbone and method (or control), with an id of the options: paths of one dataset with
+    other options are never averaged.
+    """
+    shown = labels(run.config)
+    method = shown.tags[1] if shown.job_type == PATH else shown.job_type
+    own = curve_id(run.config, method_version=run.meta.get("method_version"))
+    return f"{shown.group}, {shown.tags[0]}, {method} [{own[:6]}]"
 
 
 def labels(config: Mapping[str, Any]) -> Labels:
@@ -139,6 +157,38 @@ def stage_row(
     return _known(row)
 
 
+def curve_rows(run: Run, floor: Scores | None = None) -> list[Row]:
+    """Return the curve of a run on the grid of `sorakit.curve_grid`, from all ranks down.
+
+    One row a share at which the run was measured; none of a run with a single stage, which has no
+    curve. All runs have the same shares, so what W&B averages at one of them are values at it.
+
+    Args:
+        run: The run.
+        floor: As for `stage_row`.
+    """
+    stages = run.stages
+    if len(stages) < 2 or not stages["num_adapter_params"].max() > 0:
+        return []
+    stages = stages.assign(gap=stages[MEMORIZATION_SPLIT] - stages[GENERALIZATION_SPLIT])
+    if floor is not None:
+        for score in SCORES:
+            dense = float(stages[score].iloc[0])
+            retained = gain_retained(
+                stages[score].to_numpy(dtype=float), dense=dense, floor=floor[score]
+            )
+            stages[f"{score}_gain_retained"] = retained
+    columns = {column: key for column, key in CURVE_COLUMNS.items() if column in stages}
+    values = {key: values_on_grid(stages, column) for column, key in columns.items()}
+    rows: list[Row] = []
+    for index, share in enumerate(LOG10_SHARES):
+        row = _known({key: at[index] for key, at in values.items()})
+        if row:
+            axes = {CURVE_LOG10_SHARE: share, CURVE_PERCENT: 100 * 10**share, CURVE_RUNS: 1}
+            rows.append({**axes, **row})
+    return rows
+
+
 def rank_rows(ranks: pd.DataFrame) -> list[list[Any]]:
     """Return the rank table of one stage: `RANK_COLUMNS`, one row an adapted matrix."""
     return [
@@ -180,7 +230,7 @@ def summary(run: Run, floor: Scores | None = None) -> Row:
 
 def num_rows(run: Run) -> int:
     """Return how many rows of history a run has."""
-    return len(run.steps()) + len(run.stages)
+    return len(run.steps()) + len(run.stages) + len(curve_rows(run))
 
 
 def records_digest(run: Run, floor: Scores | None) -> str:

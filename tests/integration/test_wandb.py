@@ -5,6 +5,7 @@ Everything lies below the home folder of the tests, which must appear in nothing
 
 import copy
 import json
+import math
 import os
 import pty
 import re
@@ -26,7 +27,8 @@ import yaml
 
 from sorakit.cli import main
 from sorakit.config import RunConfig, TrackingConfig
-from sorakit.metric_names import stage_keys
+from sorakit.curve_grid import LOG10_SHARES
+from sorakit.metric_names import CURVE_COLUMNS, CURVE_LOG10_SHARE, stage_keys
 from sorakit.records import (
     LOG_FILE,
     RunWriter,
@@ -213,8 +215,20 @@ def assert_holds_the_run(stored: Stored, path: Path) -> None:
         {STEP_KEYS[column]: value for column, value in step.items()} for step in read_steps(path)
     ]
     assert [{key: row[key] for key in STEP_KEYS.values()} for row in steps] == expected
-    assert len(stored.rows()) == len(lines) + len(expected)
+    curve = [row for row in stored.rows() if CURVE_LOG10_SHARE in row]
+    assert [row[CURVE_LOG10_SHARE] for row in curve] == grid_of(lines)
+    assert len(stored.rows()) == len(lines) + len(expected) + len(curve)
     assert [row["_step"] for row in stored.rows()] == list(range(len(stored.rows())))
+
+
+def grid_of(lines: list[dict[str, Any]]) -> list[float]:
+    """Return the shares of the grid between the least and the largest count of some stages."""
+    counts = [line["num_nonzero_params"] for line in lines if line["num_nonzero_params"] > 0]
+    if len(lines) < 2 or not counts:
+        return []
+    dense = max(line["num_adapter_params"] for line in lines)
+    low, high = (math.log10(end / dense) for end in (min(counts), max(counts)))
+    return [share for share in LOG10_SHARES if low - 1e-9 <= share <= high + 1e-9]
 
 
 def assert_axes(stored: Stored) -> None:
@@ -225,6 +239,8 @@ def assert_axes(stored: Stored) -> None:
     for key in stage_keys().values():
         if key != "gate/num_nonzero_params":
             assert axes[key] == "gate/num_nonzero_params", key
+    for key in CURVE_COLUMNS.values():
+        assert axes[key] == CURVE_LOG10_SHARE
     for key in ("train/loss", "train/lr", "train/xi"):
         assert axes[key] == "train/optimizer_step"
     logged = {key for row in stored.rows() for key in row if not key.startswith("_")}
@@ -245,6 +261,9 @@ def assert_configuration(stored: Stored, path: Path) -> None:
     """Assert that the configuration is the resolved one, without paths of this machine."""
     sent = {key: value["value"] for key, value in stored.config.items() if key != "_wandb"}
     config = load_run(path).config
+    method = "floor" if name_of(path) == "floor" else "sora"
+    curve = sent.pop("curve")
+    assert re.fullmatch(rf"{stored.upsert['groupName']}, model, {method} \[[0-9a-f]{{6}}\]", curve)
     del config["out_dir"], config["tracking"]
     assert sent == json.loads(json.dumps(config).replace(str(Path.home()), "~"))
     assert sent["backbone"]["name"] == "~/model"
@@ -369,26 +388,24 @@ def test_workspace_has_the_panels(synced, server):
         for panel in panels
         if panel["viewType"] == "Run History Line Plot"
     }
-    for key in (
-        "memorization/score",
-        "generalization/score",
-        "memorization/gain_retained",
-        "generalization/gain_retained",
-        "generalization/gap",
-    ):
+    for key in ("memorization/score", "generalization/score"):
         assert lines[key]["xAxis"] == "gate/num_nonzero_params"
         assert lines[key]["xLogScale"] is True
-        assert lines[key]["groupBy"] == "group"
-        assert (lines[key]["groupAgg"], lines[key]["groupArea"]) == ("mean", "stddev")
     bars = {p["config"]["metrics"][0] for p in panels if p["viewType"] == "Bar Chart"}
     assert {"run/generalization_d90", "run/generalization_d99"} <= bars
     [heatmap] = [panel["config"] for panel in panels if panel["viewType"] == "Vega2"]
     assert heatmap["panelDefId"] == f"{ENTITY}/sorakit_rank_heatmap"
     [runs] = spec["section"]["runSets"]
-    assert [key["name"] for key in runs["grouping"]] == ["group"]
     [only] = runs["filters"]["filters"]
     assert (only["key"]["name"], only["op"], only["value"]) == ("jobType", "=", "path")
     assert runs["runFeed"]["columnPinned"]["summary:run/generalization_d99"] is True
+
+
+def test_curve_is_one_of_the_seeds_of_one_dataset(synced):
+    names = {name_of(path): stored.config["curve"]["value"] for path, stored in synced.items()}
+    assert names["animals-0"] == names["animals-1"]
+    assert names["birds-0"] == names["birds-1"]
+    assert len({names["animals-0"], names["birds-0"], names["floor"]}) == 3
 
 
 def test_sync_again_sends_nothing_and_makes_no_second_workspace(synced, server, place, online):

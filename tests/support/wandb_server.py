@@ -5,6 +5,7 @@ store for uploaded files. It keeps every request whole, so that a test can look 
 in one. `failure` makes it answer 500 or drop connections instead.
 """
 
+import base64
 import gzip
 import json
 import re
@@ -56,6 +57,7 @@ class WandbServer:
         files: Name below the run -> content of every uploaded file.
         artifacts: Variables of every CreateArtifact.
         views: Id -> variables of the last UpsertView2.
+        reports: Id -> variables of the last upsertView.
         charts: Variables of every CreateCustomChart.
         sweeps: Id -> variables of UpsertSweep.
         jobs: What agents are told to run, one a heartbeat.
@@ -69,6 +71,7 @@ class WandbServer:
         self.files: dict[str, bytes] = {}
         self.artifacts: list[dict[str, Any]] = []
         self.views: dict[str, dict[str, Any]] = {}
+        self.reports: dict[str, dict[str, Any]] = {}
         self.charts: list[dict[str, Any]] = []
         self.sweeps: dict[str, dict[str, Any]] = {}
         self.jobs: list[dict[str, Any]] = []
@@ -187,6 +190,42 @@ class WandbServer:
         inserted = id_ not in self.views
         self.views[id_] = v
         return {"upsertView": {"view": {"id": id_, "name": v["name"]}, "inserted": inserted}}
+
+    def _projects(self) -> list[str]:
+        names = {run.upsert["project"] for run in self.runs.values() if run.upsert}
+        return sorted(names)
+
+    def _GetProjects(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - as above
+        about = {"id": "UHI=", "entityName": ENTITY, "isBenchmark": False, "user": None}
+        about["createdAt"] = "2026-01-01T00:00:00"
+        edges = [{"node": {**about, "name": name}} for name in self._projects()]
+        page = {"endCursor": None, "hasNextPage": False}
+        return {"models": {"edges": edges, "pageInfo": page}}
+
+    def _ProjectInternalId(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - as above
+        known = v["projectName"] in self._projects()
+        return {"project": {"id": "UHI=", "internalId": "UHI="} if known else None}
+
+    def _ProjectViews(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - as above
+        nodes = [
+            {
+                **{key: view[key] for key in ("name", "displayName", "description", "spec")},
+                "id": id_,
+            }
+            for id_, view in self.reports.items()
+            if view["projectName"] == v["project"] and view["type"] == v.get("viewType", "runs")
+        ]
+        page = {"endCursor": None, "hasNextPage": False}
+        views = {"edges": [{"node": node, "cursor": ""} for node in nodes], "pageInfo": page}
+        return {"project": {"allViews": views}}
+
+    def _upsertView(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - as above
+        id_ = v.get("id") or base64.b64encode(f"View:{len(self.reports) + 1}".encode()).decode()
+        inserted = id_ not in self.reports
+        self.reports[id_] = v
+        project = {"id": "UHI=", "name": v["projectName"], "entityName": v["entityName"]}
+        view = {**v, "id": id_, "project": project, "updatedAt": "2026-01-01T00:00:00"}
+        return {"upsertView": {"view": view, "inserted": inserted}}
 
     def _ArtifactType(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - as above
         return {"project": {"artifact": None}}

@@ -1,3 +1,4 @@
+import itertools
 import math
 import re
 from pathlib import Path
@@ -13,12 +14,13 @@ from analysis.curves import (
     floor_scores,
     hold_dense_scores,
     mean_curve,
+    share_curve,
     summary,
-    values_at,
     with_gain_retained,
     with_gap,
 )
 from analysis.load import load_runs
+from sorakit.curve_grid import LOG10_SHARES, values_at, values_on_grid
 from tests.support.fake_runs import write_run
 
 
@@ -258,3 +260,31 @@ def test_gap_is_memorization_minus_generalization() -> None:
     table = with_gap(LINE.assign(memorization_loss=0.2, generalization_loss=0.5))
     assert table["gap"].tolist() == (LINE["memorization"] - LINE["generalization"]).tolist()
     assert table["loss_gap"].tolist() == pytest.approx([0.3] * 3)
+
+
+def test_grid_is_evenly_spaced_from_all_to_a_thousandth() -> None:
+    assert (LOG10_SHARES[0], LOG10_SHARES[-1], len(LOG10_SHARES)) == (0.0, -3.0, 31)
+    steps = [first - second for first, second in itertools.pairwise(LOG10_SHARES)]
+    assert steps == pytest.approx([0.1] * 30)
+
+
+def test_values_on_the_grid_are_at_shares_of_the_full_adapter() -> None:
+    run = LINE.assign(num_adapter_params=1000)
+    found = values_on_grid(run, "memorization")
+    # 1,000 parameters: 1.0; 100: 0.5 and 10: 0.0, as in LINE
+    assert [found[0], found[10], found[20]] == pytest.approx([1.0, 0.5, 0.0])
+    assert all(math.isnan(value) for value in found[21:])
+
+
+def test_share_curve_has_mean_standard_error_and_n_of_the_seeds_that_reach_a_share() -> None:
+    short = curve([(1000, 0.8, 0.5), (100, 0.7, 0.5)], run_id="q")
+    both = pd.concat([LINE, short]).assign(num_adapter_params=1000)
+    table = share_curve(both, "memorization")
+    rows = {row["log10_share"]: row for row in table.to_dict("records")}
+    full, tenth, hundredth = (rows[share] for share in (0.0, -1.0, -2.0))
+    assert (full["mean"], full["seeds"]) == (pytest.approx(0.9), 2)
+    assert full["standard_error"] == pytest.approx(0.1)  # of 1.0 and 0.8
+    assert (tenth["mean"], tenth["seeds"]) == (pytest.approx(0.6), 2)
+    assert (hundredth["mean"], hundredth["seeds"]) == (pytest.approx(0.0, abs=1e-12), 1)
+    assert math.isnan(hundredth["standard_error"])
+    assert list(rows) == [*LOG10_SHARES[:21]], "no share that no run reaches"
