@@ -36,7 +36,7 @@ def curve_table(stages: pd.DataFrame) -> pd.DataFrame:
     for names, block in paths.groupby(KEYS, sort=True):
         for column in COLUMNS:
             curve = share_curve(block, column)
-            place = {**dict(zip(KEYS, names, strict=True)), "column": column}
+            place = {**dict(zip(KEYS, map(str, names), strict=True)), "column": column}
             parts.append(curve.assign(**place)[[*place, *curve]])
     return pd.concat(parts, ignore_index=True)
 

@@ -16,9 +16,9 @@ _QUESTION = (
 )
 _MEANS = (
     "A line is the mean over the seeds of one curve: same dataset, backbone, method and options. "
-    "Every run was read at the same shares of its full adapter, all ranks of it, on straight lines between its "
-    "stages, and nowhere outside of what was measured. The band is one standard error, and the "
-    "last panel counts the seeds. `python -m analysis curves RUNS` prints the same means."
+    "Every run was read at the same shares of its full adapter, all ranks of it, on straight lines "
+    "between its stages, and nowhere outside of what was measured. The band is one standard error, "
+    "and the last panel counts the seeds. `python -m analysis curves RUNS` prints the same means."
 )
 _GAIN = (
     "Gain retained is (score - floor) / (dense - floor): 1 is the dense adapter, 0 is the same "

@@ -57,7 +57,11 @@ def sections(*, entity: str) -> list[Any]:
             False,
             panels.penalised_panels(),
         ),
-        ("How few parameters keep 99, 95 and 90 % of the dense score", True, panels.fewest_panels()),
+        (
+            "How few parameters keep 99, 95 and 90 % of the dense score",
+            True,
+            panels.fewest_panels(),
+        ),
         ("Ranks", True, [panels.rank_panel(entity=entity)]),
         ("Runs", True, [panels.run_comparer()]),
         ("Training", False, [panels.training_panel()]),
