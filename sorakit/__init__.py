@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sorakit.method.tuner import gates as gates
     from sorakit.records import Run as Run
     from sorakit.records import load_run as load_run
+    from sorakit.studies.conduct import study as study
+    from sorakit.studies.study import Study as Study
+    from sorakit.studies.study import load_study as load_study
     from sorakit.training.module import AdaptationModule as AdaptationModule
     from sorakit.training.xi_scheduler import XiScheduler as XiScheduler
 
@@ -28,15 +31,18 @@ _HOMES = {
     "ProxSGD": "sorakit.method.optimizer",
     "Run": "sorakit.records",
     "SoraConfig": "sorakit.method.tuner",
+    "Study": "sorakit.studies.study",
     "XiScheduler": "sorakit.training.xi_scheduler",
     "export_lora": "sorakit.method.prune",
     "gates": "sorakit.method.tuner",
     "load_run": "sorakit.records",
+    "load_study": "sorakit.studies.study",
     "merge": "sorakit.method.prune",
     "nonzero_ranks": "sorakit.method.prune",
     "num_nonzero_params": "sorakit.method.prune",
     "released_threshold": "sorakit.method.prox",
     "soft_threshold": "sorakit.method.prox",
+    "study": "sorakit.studies.conduct",
 }
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]  # one list of public names

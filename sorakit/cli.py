@@ -16,7 +16,15 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 from typing_extensions import override
 
 from sorakit.config import RunConfig, with_home
-from sorakit.options import describe_variants, one_line, run_config, with_nulls
+from sorakit.options import (
+    Choice,
+    describe_variants,
+    flatten,
+    one_line,
+    run_config,
+    split_options,
+    with_nulls,
+)
 from sorakit.quoting import cut
 
 _FORMAT_WARNING = warnings.formatwarning
@@ -58,6 +66,23 @@ _SWEEP_EPILOG = f"""{_EXAMPLES}
   sorakit sweep --config SWEEP.yaml --engine ray --gpus-per-run 0.25   # docs/cluster.md
 a line of a sweep file:
   controls: [floor, hold_dense, random_mask, lora: [1, 2, 4, 8]]"""
+
+
+_STUDY_DESCRIPTION = """The whole answer for a dataset of your own: how few parameters keep how
+much, what goes first, and whether other adapters of as many parameters do as well. For every seed
+it runs Algorithm 1, its floor (the task head alone), its matched controls and plain LoRA of several
+ranks, and makes tables, figures and report.html of them. It first says what it understood of the
+data and how long it will take. Ctrl-C stops it; the same command goes on, and repeats nothing."""
+
+_STUDY_EPILOG = f"""{_EXAMPLES}
+  sorakit study --data pydoc_order --quick          # a first look, embedded: no download
+  sorakit study --data reviews.csv                  # columns text and label; see --task.text_column
+  sorakit study --data reviews.csv --task.text_column review --task.label_column stars
+  sorakit study --data reviews.csv --task.validation_file held_out.csv
+  sorakit study --data mrpc --backbone microsoft/deberta-v3-base --seeds 3
+  sorakit study --data data/mails --data forum=data/forum.jsonl --out studies/two --workers 2
+  sorakit study --data mrpc --controls "floor,hold_dense,random_mask" --lora-ranks 1,4 --dry-run
+every option of `sorakit run` may be given too, as --xi.num_stages 8 or --optim.lr 5e-4"""
 
 
 class _Formatter(DefaultHelpFormatter):
@@ -106,13 +131,21 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     warnings.formatwarning = _format_warning
     words = [_with_home(word) for word in (sys.argv[1:] if argv is None else argv)]
+    run_options: Choice = {}
     if words[:1] in (["run"], ["check"]):
         words = with_nulls(words)
+    elif words[:1] == ["study"]:
+        try:
+            words, run_options = split_options(words)
+        except ValueError as error:
+            _fail(str(error))
     options = _parser(words[:1]).parse_args(words)
     command = options.subcommand
     try:
         if command == "run":
             code = _run(options.run, given=words[1:])
+        elif command == "study":
+            code = _study(options.study, run_options=run_options)
         else:
             code = _COMMANDS[command](options[command])
     except ValueError as error:
@@ -203,6 +236,9 @@ def _parser(command: Sequence[str]) -> ArgumentParser:
     commands.add_subcommand("check", check, help="what a run would do; trains nothing")
     commands.add_subcommand(
         "sweep", _sweep_parser(), help="run many configurations, with their controls"
+    )
+    commands.add_subcommand(
+        "study", _study_parser(), help="the whole answer for a dataset: paths, controls, report"
     )
     status = _Parser(
         description="List every run at or below a folder: its state, how far it is, the error if "
@@ -316,6 +352,66 @@ def _sweep_parser() -> ArgumentParser:
     return parser
 
 
+def _study_parser() -> ArgumentParser:
+    parser = _Parser(description=_STUDY_DESCRIPTION, epilog=_STUDY_EPILOG)
+    parser.add_argument(
+        "--data",
+        action="append",
+        type=str,
+        help="An embedded or GLUE task, a .csv, .tsv, .json, .jsonl or .parquet file, a folder "
+        "that `datasets.load_dataset` reads, or the id of a dataset on the Hub. NAME=PLACE gives "
+        "it a name. May be given several times: datasets are then compared.",
+    )
+    parser.add_argument(
+        "--backbone", type=str, default="embedded", help="embedded, a folder, or a Hub id."
+    )
+    parser.add_argument(
+        "--seeds", type=int | None, default=None, help="Number of seeds; 5, or 1 with --quick."
+    )
+    parser.add_argument(
+        "--controls",
+        type=str | None,
+        default=None,
+        help="What every path is compared with, as in `sorakit run`; 'floor,random_mask,"
+        "hard_mask_retrain' by default, with --quick 'floor,random_mask'. none: nothing.",
+    )
+    parser.add_argument(
+        "--lora-ranks",
+        type=str | None,
+        default=None,
+        help="Ranks of plain LoRA, the rival at as many parameters: 1,2,4 and so on up to method.r "
+        "by default, with --quick 1 and method.r. none: no LoRA.",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="A small first answer: at most 500 training examples, 5 stages, one seed, fewer "
+        "controls. It says what it leaves out.",
+    )
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        default=None,
+        help="Folder of the study; studies/<data> by default.",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="Runs at a time.")
+    parser.add_argument(
+        "--threads-per-run",
+        type=int,
+        default=1,
+        help="CPU threads of each run that leaves trainer.num_threads unset.",
+    )
+    parser.add_argument(
+        "--config", action="append", type=str, help="YAML file with options of `sorakit run`."
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="Say what was understood, what would run and how long it would take; write nothing.",
+    )
+    return parser
+
+
 def _run(options: Namespace, *, given: Sequence[str]) -> int:
     if options.run_folder is not None:
         return _repeat(options, given=given)
@@ -392,6 +488,39 @@ def _sweep(options: Namespace) -> int:
     return _run_plan(plan, lambda: _engine(options, plan))
 
 
+def _study(options: Namespace, *, run_options: Choice) -> int:
+    from sorakit.studies.conduct import conduct
+    from sorakit.studies.specification import Request, parse_ranks, specification
+    from sorakit.sweep.grid import read_yaml
+
+    for name in ("workers", "threads_per_run"):
+        if options[name] < 1:
+            raise ValueError(f"`--{name.replace('_', '-')}` must be >= 1, got {options[name]}.")
+    from_files: Choice = {}
+    for file in options.config or ():
+        from_files |= flatten(read_yaml(Path(file)))
+    spec = specification(
+        Request(
+            data=options.data or [],
+            backbone=options.backbone,
+            seeds=options.seeds,
+            controls=options.controls,
+            lora_ranks=parse_ranks(options.lora_ranks),
+            quick=options.quick,
+            options=from_files | run_options,
+            out=options.out,
+        )
+    )
+    done = conduct(
+        spec,
+        workers=options.workers,
+        threads_per_run=options.threads_per_run,
+        dry_run=options.dry_run,
+        say=_say,
+    )
+    return 0 if done else _FAILED
+
+
 def _run_plan(plan: Any, engine: Callable[[], Any]) -> int:
     """Run the jobs of a plan on the engine that `engine` makes; return the exit code."""
     from rich.console import Console
@@ -435,9 +564,9 @@ def _engine(options: Namespace, plan: Any) -> Any:
 
 def _check(options: Namespace) -> int:
     config = _to_config(options)
-    from sorakit.training.check import describe_run  # torch takes seconds to import
+    from sorakit.training.check import preview  # torch takes seconds to import
 
-    _say(describe_run(config))
+    _say(preview(config).text)
     return 0
 
 
@@ -546,6 +675,7 @@ _COMMANDS = {
 
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()  # what comes next may take hours
 
 
 def _fail(message: str) -> NoReturn:

@@ -96,6 +96,39 @@ def with_nulls(arguments: Sequence[str]) -> list[str]:
     return words
 
 
+def split_options(words: Sequence[str]) -> tuple[list[str], Choice]:
+    """Return the words that are no options of a run, and the options, typed as by `sorakit run`.
+
+    Raises:
+        ValueError: If a value is wrong, or missing.
+    """
+    types = option_types()
+    rest: list[str] = []
+    given: list[str] = []
+    names: list[str] = []
+    waiting = iter(words)
+    for word in waiting:
+        name, equals, _ = word.partition("=")
+        if not name.startswith("--") or name[2:] not in types:
+            rest.append(word)
+            continue
+        names.append(name[2:])
+        given.append(word)
+        if not equals:
+            value = next(waiting, None)
+            if value is None:
+                raise ValueError(f"`{name}` must have a value, got none.")
+            given.append(value)
+    parser = ArgumentParser(exit_on_error=False)
+    for name in dict.fromkeys(names):
+        parser.add_argument(f"--{name}", type=types[name])
+    try:
+        values = parser.parse_args(with_nulls(given))
+    except ArgumentError as error:
+        raise ValueError(one_line(str(error))) from error
+    return rest, {name: values[name] for name in names}
+
+
 def flatten(content: Mapping[str, Any]) -> Choice:
     """Return nested options by dotted name."""
     return dict(_leaves(content, ""))

@@ -42,13 +42,15 @@ class CostModel:
     """Medians over finished runs: those that differ in the seed only, or those of the same kind.
 
     The same kind: task, backbone, method, length of inputs, size of batches, and control. While
-    none is finished, the stages that running ones have behind them stand for those before them.
+    none is finished, the stages that running ones have behind them stand for those before them,
+    and until then what was expected of the kind.
     """
 
     def __init__(self) -> None:
         self._twins: dict[str, list[Times]] = {}
         self._kinds: dict[str, list[Times]] = {}
         self._running: dict[str, Times] = {}
+        self._expected: dict[str, Times] = {}
         self._seen: set[Path] = set()
         self._keys: dict[str, tuple[str, str]] = {}
 
@@ -81,6 +83,10 @@ class CostModel:
             times = Times(dense=float(rows[0]["seconds"]), later=seconds)
             self._running[_kind_key(read_config(path))] = times
 
+    def expect(self, config: RunConfig, times: Times) -> None:
+        """Take what a run of this kind is expected to take, until one has shown it."""
+        self._expected[_kind_key(config_to_dict(config))] = times
+
     def seconds(self, config: RunConfig, *, run_id: str, with_dense: bool) -> float | None:
         """Return what a run will take, or None when no finished run is like it.
 
@@ -95,9 +101,10 @@ class CostModel:
         twin, kind = self._keys[run_id]
         found = self._twins.get(twin) or self._kinds.get(kind)
         if not found:
-            if kind not in self._running:
+            known = self._running.get(kind) or self._expected.get(kind)
+            if known is None:
                 return None
-            found = [self._running[kind]]
+            found = [known]
         later = statistics.median(times.later for times in found)
         return later + (statistics.median(times.dense for times in found) if with_dense else 0.0)
 

@@ -1,5 +1,6 @@
 """What a person sees of a sweep: a live table in a terminal, plain lines elsewhere."""
 
+import importlib.util
 import math
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sorakit.records import LOG_FILE, read_last_stage, read_timings
+from sorakit.records import LOG_FILE, dataset_label, read_last_stage, read_timings
 from sorakit.sweep.cost import CostModel, cost_model
 from sorakit.sweep.plan import Job, Plan
 from sorakit.sweep.status import RunStatus
@@ -24,9 +25,9 @@ _MOST_ROWS = 12
 _MOST_FAILED = 3
 _MOST_NOTES = 2
 _WIDE = 100
-"""Columns of a terminal from which the run ids are shown."""
-_HEADS = ("stages", "params", "mem.", "gen.")
-_WIDE_HEADS = ("stages", "parameters", "memorization", "generalization")
+"""Columns of a terminal from which run ids and numbers of parameters are shown."""
+_HEADS = ("stages", "share", "mem.", "gen.", "left")
+_WIDE_HEADS = ("stages", "parameters", "share", "mem.", "gen.", "left")
 _BAR = 76
 _REFRESH_SECONDS = 1.0
 _LINE_SECONDS = 120.0
@@ -41,15 +42,18 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
     Args:
         plan: The sweep.
         workers: Runs at a time, for the time left.
-        console: Where it is shown.
+        console: Where it is shown: a terminal, a notebook, or a file, which gets plain lines.
+        costs: What the time left rests on; null makes `plan_costs` of the plan.
     """
 
-    def __init__(self, plan: Plan, *, workers: int, console: Console) -> None:
+    def __init__(
+        self, plan: Plan, *, workers: int, console: Console, costs: CostModel | None = None
+    ) -> None:
         self._plan = plan
         self._workers = workers
         self._console = console
-        self._costs = plan_costs(plan)
-        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._costs = plan_costs(plan) if costs is None else costs
+        self._live = Live(console=console, auto_refresh=False) if _can_redraw(console) else None
         self._notes: list[str] = []
         self._refreshed = time.monotonic() if self._live is None else 0.0
 
@@ -136,10 +140,10 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         jobs = self._plan.jobs
         wide = self._console.width >= _WIDE
         table = Table(box=None, pad_edge=False, header_style="dim")
-        table.add_column("state")
+        table.add_column("state", no_wrap=True)
         if wide:
-            table.add_column("run")
-        table.add_column("point", overflow="fold")
+            table.add_column("run", no_wrap=True)
+        table.add_column("point")
         for name in _WIDE_HEADS if wide else _HEADS:
             table.add_column(name, justify="right", no_wrap=True)
         shown = [job for job in jobs if job.state == "running"]
@@ -148,9 +152,22 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
         for job in shown[:most]:
             style = "" if job.state == "running" else "dim"
             run = [job.point.run_id] if wide else []
-            cells = [_WORDS.get(job.state, job.state), *run, _short_label(job), *_numbers(job)]
-            table.add_row(*(Text(cell) for cell in cells), style=style)
+            stages, count, *rest = _numbers(job)
+            numbers = [stages, *([count] if wide else []), *rest, self._run_left(job)]
+            cells = [_WORDS.get(job.state, job.state), *run, _short_label(job), *numbers]
+            # The column of the labels gives way to the others, and a row stays a line.
+            row = (Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells)
+            table.add_row(*row, style=style)
         return table
+
+    def _run_left(self, job: Job) -> str:
+        """Return what a running run will still take, or nothing."""
+        if job.state != "running":
+            return ""
+        seconds = self._costs.seconds(job.config, run_id=job.point.run_id, with_dense=True)
+        if seconds is None:
+            return ""
+        return describe_seconds(max(0.0, seconds - _seconds_spent(job.path)))
 
     def _time_left(self) -> float | None:
         return estimate(self._plan, self._costs).seconds(self._workers)
@@ -222,6 +239,14 @@ def describe_plan(plan: Plan, *, workers: int) -> str:
 
 def describe_work(plan: Plan, *, workers: int) -> str:
     """Return how many runs there are to do, and what they will cost."""
+    lines = describe_runs(plan)
+    if any(job.state == "waiting" for job in plan.jobs):
+        lines.append(_describe_cost(plan, workers=workers))
+    return "\n".join(lines)
+
+
+def describe_runs(plan: Plan) -> list[str]:
+    """Return how many runs there are to do, and how they hang together; a line a fact."""
     jobs = plan.jobs
     lines = [count_line(jobs, None)]
     num_after = sum(job.steps_of is not None for job in jobs)
@@ -240,7 +265,7 @@ def describe_work(plan: Plan, *, workers: int) -> str:
         lines.append(f"{plan.num_duplicates} {same} once.")
     waiting = [job for job in jobs if job.state == "waiting"]
     if not waiting:
-        return "\n".join([*lines, "Nothing to do."])
+        return [*lines, "Nothing to do."]
     shared = [job.dense for job in waiting if job.dense is not None]
     num_dense = len(set(shared) - plan.trained_dense_stages()) + len(waiting) - len(shared)
     if num_dense:
@@ -248,12 +273,16 @@ def describe_work(plan: Plan, *, workers: int) -> str:
             f"{_several(num_dense, 'dense stage')} {'is' if num_dense == 1 else 'are'} trained for "
             f"{_several(len(waiting), 'run')}."
         )
+    return lines
+
+
+def _describe_cost(plan: Plan, *, workers: int) -> str:
+    """Return what the runs will cost, going by finished ones."""
     costs = plan_costs(plan)
     cost = estimate(plan, costs)
     work, seconds = cost.work(), cost.seconds(workers)
     if work is None or seconds is None:
-        lines.append("No estimate of the time: no finished run of this kind is at hand.")
-        return "\n".join(lines)
+        return "No estimate of the time: no finished run of this kind is at hand."
     about = (
         f"About {describe_seconds(work)} of computing, {describe_seconds(seconds)} with "
         f"{_several(workers, 'worker')}, going by {_several(costs.num_runs, 'finished run')}"
@@ -261,8 +290,7 @@ def describe_work(plan: Plan, *, workers: int) -> str:
     if cost.num_unknown:
         verb = "is of another kind" if cost.num_unknown == 1 else "are of other kinds"
         about += f"; {_several(cost.num_unknown, 'run')} {verb} and taken for the mean of the rest"
-    lines.append(f"{about}.")
-    return "\n".join(lines)
+    return f"{about}."
 
 
 def describe_failures(failed: Sequence[Job], *, blocked: Sequence[Job]) -> str:
@@ -315,14 +343,16 @@ def _describe_last_stage(job: Job) -> str:
 
 
 def _numbers(job: Job) -> list[str]:
-    """Return stages, parameters and scores of the last complete stage, as cells of the table."""
+    """Return stages, parameters, their share and scores of the last complete stage, as cells."""
     last = read_last_stage(job.path)
     if last is None:
-        return ["0", "", "", ""]
+        return ["0", "", "", "", ""]
     scores = (last["memorization"], last["generalization"])
+    left, full = last["num_nonzero_params"], last["num_adapter_params"]
     return [
         str(int(last["stage"]) + 1),
-        f"{last['num_nonzero_params']:,}",
+        f"{left:,}",
+        f"{left / full:.1%}" if full else "",
         *(f"{score:.3f}" for score in scores),
     ]
 
@@ -334,12 +364,23 @@ def _run_id(job: Job) -> str:
 
 def _short_label(job: Job) -> str:
     """Return the label of a point without what its values say by themselves."""
-    choice = job.point.choice.items()
-    parts = [
+    choice = dict(job.point.choice)
+    parts: list[str] = []
+    if sum(option.startswith("task.") for option in choice) > 1:  # they name one dataset together
+        choice = {name: value for name, value in choice.items() if not name.startswith("task.")}
+        parts.append(dataset_label(vars(job.config.task)))
+    parts += [
         value if isinstance(value, str) else f"{option.rpartition('.')[2]}={value}"
-        for option, value in choice
+        for option, value in choice.items()
     ]
-    return " ".join(parts) or job.config.task.name
+    return " ".join(parts) or dataset_label(vars(job.config.task))
+
+
+def _can_redraw(console: Console) -> bool:
+    """Return whether a table can be redrawn in place; in a notebook that takes ipywidgets."""
+    return console.is_terminal or (
+        console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    )
 
 
 def _failure_line(job: Job) -> Text:

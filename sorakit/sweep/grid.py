@@ -15,7 +15,7 @@ together, and of `points`. Files are relative to the sweep file.
 
 import dataclasses
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_type_hints
@@ -99,7 +99,26 @@ def load_sweep(files: Sequence[Path]) -> Sweep:
     """
     spec = _Spec()
     for file in files:
-        _merge(spec, file)
+        _merge(spec, read_yaml(file), folder=file.parent)
+    return _sweep(spec, name="+".join(file.stem for file in files))
+
+
+def load_specification(content: Mapping[str, Any], *, name: str) -> Sweep:
+    """Return the points of the sweep that a sweep file with this content would be.
+
+    Args:
+        content: What the file would hold; its files are relative to the working folder.
+        name: Name of the sweep.
+
+    Raises:
+        ValueError: As `load_sweep`.
+    """
+    spec = _Spec()
+    _merge(spec, dict(content), folder=Path())
+    return _sweep(spec, name=name)
+
+
+def _sweep(spec: _Spec, *, name: str) -> Sweep:
     axes = _axes(spec)
     base, axes = _checked(spec.base, axes)
     build = _Builder()
@@ -115,14 +134,14 @@ def load_sweep(files: Sequence[Path]) -> Sweep:
             raise ValueError(
                 f"Point {num_points} of the sweep{f' ({where})' if where else ''}: {error}"
             ) from error
-        name = run_id(config)
-        points.setdefault(name, Point(config=config, run_id=name, choice=choice))
+        key = run_id(config)
+        points.setdefault(key, Point(config=config, run_id=key, choice=choice))
     if spec.controls and not any(is_path(point.config) for point in points.values()):
         raise ValueError(
             f"`{CONTROLS}` must have a path to be compared with, got only floors and controls."
         )
     return Sweep(
-        name="+".join(file.stem for file in files),
+        name=name,
         points=list(points.values()),
         controls=spec.controls,
         records=spec.records,
@@ -191,12 +210,12 @@ class _Loader(YAML_LOADER):
         return YAML_LOADER.construct_mapping(self, node, deep)
 
 
-def _merge(spec: _Spec, file: Path) -> None:
-    content = read_yaml(file)
+def _merge(spec: _Spec, content: dict[str, Any], *, folder: Path) -> None:
+    """Let the content of a sweep file, whose files are relative to `folder`, win over a spec."""
     names = (CONFIG, GRID, ZIP, POINTS, CONTROLS, RECORDS)
     keywords = {name: content.pop(name, None) for name in names}
     for name in _as_list(keywords[CONFIG]):
-        spec.base |= flatten(read_yaml(file.parent / str(name)))
+        spec.base |= flatten(read_yaml(folder / str(name)))
     spec.base |= flatten(content)
     if keywords[GRID] is not None:
         spec.grid |= flatten(_mapping(GRID, keywords[GRID]))
@@ -206,7 +225,7 @@ def _merge(spec: _Spec, file: Path) -> None:
         spec.points = _as_list(keywords[POINTS])  # an empty list takes those of a former file away
     if keywords[CONTROLS] is not None:
         spec.controls = control_rules(keywords[CONTROLS])
-    spec.records += [file.parent / with_home(str(name)) for name in _as_list(keywords[RECORDS])]
+    spec.records += [folder / with_home(str(name)) for name in _as_list(keywords[RECORDS])]
 
 
 def _axes(spec: _Spec) -> list[list[Choice]]:

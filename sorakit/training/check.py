@@ -5,6 +5,7 @@ import math
 import resource
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -26,8 +27,31 @@ _MOST_CLASSES = 12
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-def describe_run(config: RunConfig) -> str:
-    """Return what a run of a configuration is made of, a line a fact; nothing is written.
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What a run is made of and how fast it trains.
+
+    Attributes:
+        lines: A name and a text for every fact.
+        seconds_a_step: Median of a few timed steps: forward and backward, without the optimizer.
+        steps_per_epoch: Optimizer steps in a pass over the training data.
+        evaluated_batches: Batches of training size in one evaluation of all splits.
+    """
+
+    lines: tuple[tuple[str, str], ...]
+    seconds_a_step: float
+    steps_per_epoch: int
+    evaluated_batches: float
+
+    @property
+    def text(self) -> str:
+        """A line a fact."""
+        width = max(len(name) for name, _ in self.lines)
+        return "\n".join(f"{name:{width}}  {text}" for name, text in self.lines)
+
+
+def preview(config: RunConfig) -> Preview:
+    """Return what a run of a configuration is made of; nothing is written.
 
     Data and model are loaded and checked as for `run`. Time is that of the median of a few
     forward and backward passes on batches of the run, without the optimizer.
@@ -40,9 +64,15 @@ def describe_run(config: RunConfig) -> str:
     """
     quiet_libraries()
     fit = build(config, run_path(config), rank=0, show_progress=False)
-    lines = (*_data_lines(fit, config), *_cost_lines(fit, config))
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name:{width}}  {text}" for name, text in lines)
+    seconds = _seconds_a_step(fit, config)
+    num_evaluated = sum(len(fit.data.tokens[split].lengths) for split in fit.data.tokens)
+    num_evaluated -= max(0, len(fit.adapted.task.train) - config.task.memorization_examples)
+    return Preview(
+        lines=(*_data_lines(fit, config), *_cost_lines(fit, config, seconds)),
+        seconds_a_step=seconds,
+        steps_per_epoch=fit.data.steps_per_epoch,
+        evaluated_batches=num_evaluated / config.optim.batch_size,
+    )
 
 
 def _data_lines(fit: Fit, config: RunConfig) -> Iterator[tuple[str, str]]:
@@ -86,7 +116,7 @@ def _labels(task: Task) -> str:
     return f"{len(counts)} classes: {', '.join(shares)}{more}"
 
 
-def _cost_lines(fit: Fit, config: RunConfig) -> Iterator[tuple[str, str]]:
+def _cost_lines(fit: Fit, config: RunConfig, seconds: float) -> Iterator[tuple[str, str]]:
     matrices = adapted_matrices(fit.module.model)
     yield (
         "adapter",
@@ -95,7 +125,6 @@ def _cost_lines(fit: Fit, config: RunConfig) -> Iterator[tuple[str, str]]:
         else f"{config.method.name}, without gates",
     )
     per_pass = fit.data.steps_per_epoch
-    seconds = _seconds_a_step(fit, config)
     yield "steps", f"{per_pass:,} a pass of {config.optim.batch_size} examples each"
     yield (
         "time",

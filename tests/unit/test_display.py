@@ -9,6 +9,7 @@ import yaml
 from rich.console import Console
 
 from sorakit.records import RunWriter
+from sorakit.sweep.cost import Times
 from sorakit.sweep.display import SweepDisplay, describe_failures, estimate, plan_costs
 from sorakit.sweep.plan import Job, Plan, plan_sweep
 from tests.support.fake_runs import append_fake_stage, fake_meta
@@ -79,13 +80,39 @@ def test_everything_stands_on_a_line_of_its_own(plan, width):
     assert max(map(len, [head, bar, failed, note, *rows])) <= width
 
 
-def test_row_holds_point_stages_parameters_and_scores(plan):
+def test_row_holds_point_stages_share_scores_and_time_left(plan):
     running, begun, done = (row.split() for row in shown(plan, width=80)[-3:])
-    assert running[:5] == ["running", "pydoc_topic", "seed=0", "hold_dense", "epochs=0.4"]
-    assert running[5] == "3"
+    assert running[:4] == ["running", "pydoc_topic", "seed=0", "hold_dense"]
+    assert running[4].endswith("…")  # a row is a line, and the label gives way
+    assert running[5:] == ["3", "56.6%", "0.949", "0.644", "10", "s"]  # a second a stage, of 13
     assert begun == ["running", "pydoc_topic", "seed=1", "0"]
-    assert done[:3] == ["done", "pydoc_topic", "seed=0"]
-    assert (done[3], done[4], len(done)) == ("8", "0", 7)
+    assert done == ["done", "pydoc_topic", "seed=0", "8", "0.0%", "0.548", "0.508"]
+
+
+def test_expected_times_are_the_time_left_until_a_run_has_shown_its_own(tmp_path):
+    plan = sweep_in(tmp_path)
+    costs = plan_costs(plan)
+    for job in plan.jobs:
+        costs.expect(job.config, Times(dense=5.0, later=20.0))
+    running, *others = plan.jobs
+    for job in others:
+        set_state(job, "failed")
+    set_state(running, "running")
+    assert estimate(plan, costs).seconds(1) == 5 + 20
+    write_stages(running, 3)  # a second each; there will be 12 after the dense one
+    assert estimate(plan, costs).seconds(1) == 13 - 3
+
+
+def test_points_of_several_datasets_are_named_by_their_labels(tmp_path):
+    files = [f"{name}_train.csv" for name in ("mails", "reviews")]
+    points = [{"task.name": "files", "task.train_file": file} for file in files]
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(yaml.safe_dump({"grid": {"seed": [3]}, "points": points}))
+    plan = plan_sweep([sweep], out=tmp_path / "out", threads_per_run=1)
+    for job in plan.jobs:
+        set_state(job, "running")
+    names = [row.split()[1:3] for row in shown(plan, width=80)[-2:]]
+    assert names == [["mails", "seed=3"], ["reviews", "seed=3"]]
 
 
 def test_wide_terminal_names_the_run_folders(plan):

@@ -1,0 +1,72 @@
+"""Tables, figures and report of a study, by `python -m analysis`, which sorakit does not import."""
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sorakit.records.durable import replace_text
+
+REPORT_FILE = "report.html"
+SUMMARY_FILE = "summary.txt"
+TABLES_DIR = "tables"
+FIGURES_DIR = "figures"
+_NEEDED = ("analysis", "altair", "jinja2", "matplotlib", "seaborn", "vl_convert")
+GET_IT = "pip install 'sorakit[analysis]'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conclusion:
+    """What was made of the runs of a study.
+
+    Attributes:
+        summary: What a terminal shows: summary, comparison and frontier.
+        failures: What could not be made, with the reason.
+    """
+
+    summary: str
+    failures: list[str]
+
+
+def missing_packages() -> list[str]:
+    """Return the packages that the analysis needs and that are not installed."""
+    return [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+
+
+def conclude(folder: Path, runs: Path, say: Callable[[str], None]) -> Conclusion:
+    """Make summary.txt, tables, figures and report.html of the runs of a study.
+
+    Args:
+        folder: Folder of the study; files of these names are replaced.
+        runs: Folder of its runs, at least one of them a path with stages.
+        say: Is told what is being made.
+    """
+    verbs: list[tuple[str, list[str]]] = [
+        ("summary", []),
+        ("compare", []),
+        ("frontier", []),
+        ("freeze", ["--out", str(folder / TABLES_DIR)]),
+        ("figures", ["--out", str(folder / FIGURES_DIR)]),
+        ("report", ["--out", str(folder / REPORT_FILE)]),
+    ]
+    texts: list[str] = []
+    failures: list[str] = []
+    for verb, arguments in verbs:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "analysis", verb, str(runs), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            failures.append(f"{verb}: {reason.removeprefix('error: ')}")
+        elif not arguments:
+            texts.append(done.stdout.rstrip())
+        else:
+            say(f"wrote {arguments[-1]}")
+    summary = "\n\n".join(texts)
+    replace_text(folder / SUMMARY_FILE, summary + "\n")
+    return Conclusion(summary=summary, failures=failures)
