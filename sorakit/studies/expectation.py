@@ -29,7 +29,7 @@ class Passes:
         stage: Of a sparsifying stage, refit included.
     """
 
-    dense: float
+    dense: int
     stage: float
 
 
@@ -39,14 +39,14 @@ def usual_passes(config: RunConfig) -> Passes:
     compress = config.stage.epochs
     if config.xi.spacing == "target":
         compress = min(max(COMPRESS_PASSES, compress), config.stage.max_epochs)
-    return Passes(dense=min(DENSE_PASSES, config.dense.max_epochs), stage=compress + refit)
+    return Passes(dense=min(DENSE_PASSES, config.dense.max_epochs), stage=float(compress + refit))
 
 
 def most_passes(config: RunConfig) -> Passes:
     """Return the passes after which the guards end the stages of a run."""
     refit = config.refit.max_epochs if config.stage.refit != "none" else 0
     compress = config.stage.max_epochs if config.xi.spacing == "target" else config.stage.epochs
-    return Passes(dense=config.dense.max_epochs, stage=compress + refit)
+    return Passes(dense=config.dense.max_epochs, stage=float(compress + refit))
 
 
 def times_of(config: RunConfig, look: Look, passes: Passes) -> Times:
@@ -86,11 +86,11 @@ def describe(plan: Plan, looks: Mapping[int, Look], *, costs: CostModel, workers
     most = estimate(plan, guards).work()
     if usual is None or most is None:
         return "Nothing to do."
-    with_workers = describe_seconds(usual / workers)
-    workers_text = f"{workers} worker{'s' * (workers > 1)}"
     steps = sorted({round(look.seconds_a_step, 3) for look in looks.values()})
     took = " to ".join(f"{seconds:g}" for seconds in dict.fromkeys((steps[0], steps[-1])))
-    first = f"About {describe_seconds(usual)} of computing, {with_workers} with {workers_text}"
+    first = f"About {describe_seconds(usual)} of computing"
+    if workers > 1:
+        first += f", {describe_seconds(usual / workers)} with {workers} workers"
     if costs.num_runs:
         return f"{first}, going by {costs.num_runs} finished runs and by timed steps for the rest."
     config = plan.jobs[0].config

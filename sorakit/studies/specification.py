@@ -273,7 +273,7 @@ def _names(controls: list[Any]) -> tuple[list[str], list[int]]:
         named = cast(dict[str, Any], entry) if isinstance(entry, dict) else {str(entry): None}
         for name, value in named.items():
             if name == _LORA:
-                ranks += cast(list[int], value) if isinstance(value, list) else [value]
+                ranks += cast(list[int], value if isinstance(value, list) else [value])
             else:
                 names.append(name)
     return names, ranks
