@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from sorakit.quoting import quoted
-from sorakit.variants import ADAPTERS, CONTROLS, GATES
+from sorakit.variants import ADAPTERS, CONTROLS, GATES, OBJECTIVES
 
 if TYPE_CHECKING:
     import sorakit.adapters
     import sorakit.controls
     import sorakit.method.gates
+    import sorakit.objectives
 
 METHOD_VERSION = 4
 """Raised whenever the same configuration would give other numbers; part of every run id.
@@ -21,15 +22,31 @@ that is left, not the smallest. 4: convergence is judged in shares of the null l
 rate of a converging phase is constant and then falls to 0, and the ranks of a stage are refitted.
 """
 
-TaskMetric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
+TaskMetric = Literal[
+    "accuracy",
+    "f1",
+    "matthews_correlation",
+    "pearson",
+    "spearman",
+    "token_accuracy",
+    "exact_match",
+    "extraction_strength",
+    "extraction_rate",
+    "extraction_length",
+    "perplexity",
+    "bits_per_token",
+]
+"""Scores of classes, of numbers, and of texts that are written (docs/objectives.md)."""
 # The values of these options are files. pyright cannot list a folder: it sees any string.
 if TYPE_CHECKING:
     GateUpdate = str
     MethodName = str
+    ObjectiveName = str
     StageControl = str
 else:
     GateUpdate = Literal[GATES.names]
     MethodName = Literal[ADAPTERS.names]
+    ObjectiveName = Literal[OBJECTIVES.names]
     StageControl = Literal[CONTROLS.names]
 GateScale = Literal["free", "unit"]
 GateInit = Literal["auto", "ones", "zeros", "normal"]
@@ -83,9 +100,13 @@ class TaskConfig:
     """Which examples are trained on, and which are held out."""
 
     name: str = "pydoc_topic"
-    """Task: pydoc_topic, pydoc_pair, pydoc_order (embedded, no download); cola, sst2, mrpc, qqp,
-    stsb, mnli, mnli_mismatched, qnli, rte, wnli (GLUE); files (your own CSV, JSON or parquet); or
-    hub (whatever `datasets.load_dataset` reads, from the Hub or a folder)."""
+    """Task: pydoc_topic, pydoc_pair, pydoc_order, pydoc_text (embedded, no download); cola, sst2,
+    mrpc, qqp, stsb, mnli, mnli_mismatched, qnli, rte, wnli (GLUE); files (your own CSV, JSON or
+    parquet); or hub (whatever `datasets.load_dataset` reads, from the Hub or a folder)."""
+    objective: ObjectiveName | None = None
+    """What the model is trained to do (docs/objectives.md). null: what the task is made for, of
+    your own data classification, or regression where `metric` says so. causal_lm, text_to_text:
+    texts, prompts with responses, or a classification whose classes are written."""
     dataset: str | None = None
     """hub: id of a dataset on the Hub; null reads the folder `data_dir`."""
     subset: str | None = None
@@ -128,8 +149,8 @@ class TaskConfig:
     label_column: str = "label"
     """files, hub: column of the label. hub: the only column of classes, if there is no `label`."""
     metric: TaskMetric | None = None
-    """files, hub: score of the task; null is accuracy. pearson or spearman make the task a
-    regression."""
+    """files, hub, and tasks with an `objective`: score of the task; null is accuracy, or
+    token_accuracy of texts that are written. pearson or spearman make the task a regression."""
 
     def __post_init__(self) -> None:
         _expand_home(self, "data_dir", "train_file", "validation_file")
@@ -153,6 +174,13 @@ class TaskConfig:
             self.train_examples,
         )
         _require(0 <= self.label_noise <= 1, "task.label_noise", "in [0, 1]", self.label_noise)
+
+    @property
+    def goal(self) -> "sorakit.objectives.Objective | None":
+        """What `objective` names; None where the task itself says it."""
+        if self.objective is None:
+            return None
+        return cast("sorakit.objectives.Objective", OBJECTIVES.load(self.objective))
 
 
 @dataclass(frozen=True, kw_only=True)

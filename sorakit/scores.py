@@ -66,6 +66,8 @@ def score(
             return _f1(confusion)
         case "matthews_correlation":
             return _matthews_correlation(confusion)
+        case _:
+            raise AssertionError(f"{metric} is no score of classes or numbers")
 
 
 def _f1(confusion: list[list[int]]) -> float:

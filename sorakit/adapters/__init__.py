@@ -105,7 +105,7 @@ def target_options(
     return {
         "target_modules": names,
         "fan_in_fan_out": are_transposed(model, names),
-        "modules_to_save": head,
+        "modules_to_save": head or None,
     }
 
 

@@ -35,7 +35,7 @@ class HeadOnly(Adapter):
         from peft import LoraConfig
         from peft.utils.constants import DUMMY_TARGET_MODULES
 
-        peft_config = LoraConfig(target_modules=DUMMY_TARGET_MODULES, modules_to_save=head)
+        peft_config = LoraConfig(target_modules=DUMMY_TARGET_MODULES, modules_to_save=head or None)
         return with_peft(model, peft_config, config)
 
     @override

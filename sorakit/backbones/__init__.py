@@ -106,7 +106,7 @@ def _check_head(
 ) -> None:
     if type(model_config) not in objective.model_mapping:
         raise ValueError(
-            "`backbone.name` must be a model that transformers can put a classification head on, "
+            f"`backbone.name` must be a model that transformers can put {objective.head} on, "
             f"got {name!r} of type {model_config.model_type!r}."
         )
 

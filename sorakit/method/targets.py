@@ -55,11 +55,17 @@ def base_name(model: PreTrainedModel) -> str:
 
 
 def linear_names(model: nn.Module, *, exclude: Collection[str] = ()) -> list[str]:
-    """Return the names of the linear layers of `model` outside the modules `exclude`."""
+    """Return the names of the linear layers of `model` outside the modules `exclude`.
+
+    Without the layer that makes tokens of the last hidden states, which often shares its weight
+    with the embeddings; PEFT's all-linear leaves it out as well.
+    """
+    outputs = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     return [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D)
+        and module is not outputs
         and not any(name == other or name.startswith(other + ".") for other in exclude)
     ]
 

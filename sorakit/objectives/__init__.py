@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sorakit.config import TaskMetric
 from sorakit.method.targets import head_modules
+from sorakit.objectives._texts import Encoded, encode_texts
 from sorakit.variants import OBJECTIVES
 
 Columns = Mapping[str, Any]
@@ -22,11 +23,22 @@ class Objective(ABC):
         task_type: PEFT task type, for example SEQ_CLS.
         model_class: Auto class of transformers that loads the model with its head.
         model_mapping: Configurations that have a model with such a head.
+        head: What that head is called in messages.
+        labels: What an example is learnt with: a class, a number, or a text to be written.
+        metrics: Scores that a task may be judged by, the first by default.
+        further_metrics: Scores that are recorded beside it.
+        encoding: What beside tokenizer and texts decides what `encode` returns; part of the key of
+            cached tokens.
     """
 
     task_type: str
     model_class: type[Any]
     model_mapping: Container[type[Any]]
+    head: str = "a classification head"
+    labels: Literal["classes", "numbers", "texts"] = "classes"
+    metrics: tuple[TaskMetric, ...]
+    further_metrics: tuple[TaskMetric, ...] = ()
+    encoding: tuple[object, ...] = ()
 
     @abstractmethod
     def settings(self, label_names: Sequence[str]) -> dict[str, Any]:
@@ -39,6 +51,25 @@ class Objective(ABC):
     def head_modules(self, model: PreTrainedModel) -> list[str]:
         """Return the names of the modules that are trained in full beside the adapter."""
         return head_modules(model)
+
+    def encode(
+        self,
+        texts: Sequence[Sequence[str]],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int,
+    ) -> Encoded:
+        """Return examples as token ids: here the text, or both as one input.
+
+        Args:
+            texts: The first texts of the examples, and the second ones where they have two.
+            tokenizer: Tokenizer of the backbone.
+            max_length: Longest input in tokens; longer ones are cut.
+
+        Raises:
+            ValueError: If there is nothing to learn in a text.
+        """
+        return encode_texts(texts, tokenizer, max_length=max_length)
 
     @abstractmethod
     def collate(
@@ -58,23 +89,41 @@ class Objective(ABC):
 
     @abstractmethod
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of every example, (b,)."""
+        """Return the loss of every example of a batch, (b,)."""
+
+    def outputs(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what evaluation keeps of a batch, (b, k) and (b,): here logits and labels.
+
+        Rows of all batches are put one after the other, on the CPU. Logits of every token would not
+        fit.
+        """
+        return logits, labels
+
+    def output_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return `losses` of examples from what evaluation keeps of them, (b,)."""
+        return self.losses(outputs, labels)
 
     @abstractmethod
-    def score(self, metric: TaskMetric, logits: Tensor, labels: Tensor) -> float:
-        """Return a score of a split."""
+    def score(self, metric: TaskMetric, outputs: Tensor, labels: Tensor) -> float:
+        """Return a score of a split, from what evaluation keeps of it."""
 
     @abstractmethod
-    def columns(self, logits: Tensor, labels: Tensor) -> Columns:
-        """Return what `examples.parquet` says of every example beside its loss."""
+    def columns(self, outputs: Tensor, labels: Tensor) -> Columns:
+        """Return what `examples.parquet` says of every example beside its loss.
 
-    @abstractmethod
-    def null_loss(self, labels: Sequence[Any]) -> float:
+        `correct`, `margin`, `prediction` and `probability` are there for every objective, null
+        where they have no meaning.
+        """
+
+    def null_loss(self, labels: Sequence[Any]) -> float | None:  # noqa: ARG002
         """Return the mean loss of the best answer that does not look at the inputs.
+
+        None where there is no such answer: then the loss of the untrained model takes its place.
 
         Args:
             labels: Labels of the training examples.
         """
+        return None
 
 
 def objective(name: str) -> Objective:

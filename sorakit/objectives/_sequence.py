@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
     PreTrainedTokenizerBase,
 )
 from typing_extensions import override
@@ -18,6 +17,7 @@ from typing_extensions import override
 from sorakit.config import TaskMetric
 from sorakit.metric_names import LABEL
 from sorakit.objectives import Columns, Objective
+from sorakit.objectives._texts import padded_inputs
 from sorakit.scores import score
 
 
@@ -41,10 +41,7 @@ class _SequenceObjective(Objective):
         *,
         length: int | None = None,
     ) -> dict[str, Tensor]:
-        names = [name for name in tokenizer.model_input_names if name in rows[0]]
-        padding = "longest" if length is None else "max_length"
-        pad = DataCollatorWithPadding(tokenizer, padding=padding, max_length=length)
-        batch = dict(pad([{name: row[name] for name in names} for row in rows]))
+        batch = padded_inputs(rows, tokenizer, length=length)
         batch[LABEL] = torch.tensor([row[LABEL] for row in rows], dtype=self.label_dtype)
         return batch
 
@@ -53,6 +50,7 @@ class ClassObjective(_SequenceObjective):
     """Labels are class indices; the prediction is the class with the largest logit."""
 
     label_dtype = torch.long
+    metrics = ("accuracy", "f1", "matthews_correlation")
 
     @override
     def settings(self, label_names: Sequence[str]) -> dict[str, Any]:
@@ -65,24 +63,24 @@ class ClassObjective(_SequenceObjective):
 
     @override
     def score(
-        self, metric: TaskMetric, logits: Float[Tensor, "b classes"], labels: Int[Tensor, " b"]
+        self, metric: TaskMetric, outputs: Float[Tensor, "b classes"], labels: Int[Tensor, " b"]
     ) -> float:
-        return score(metric, logits.argmax(dim=1), labels, num_classes=logits.shape[1])
+        return score(metric, outputs.argmax(dim=1), labels, num_classes=outputs.shape[1])
 
     @override
-    def columns(self, logits: Float[Tensor, "b classes"], labels: Int[Tensor, " b"]) -> Columns:
+    def columns(self, outputs: Float[Tensor, "b classes"], labels: Int[Tensor, " b"]) -> Columns:
         """Return `correct`, `margin`, `prediction` (class) and `probability` (of the label).
 
         The margin is the logit of the label minus the largest other logit.
         """
-        predictions = logits.argmax(dim=1)
+        predictions = outputs.argmax(dim=1)
         label = labels[:, None]
-        others = logits.scatter(1, label, float("-inf"))
+        others = outputs.scatter(1, label, float("-inf"))
         return {
             "correct": pd.array((predictions == labels).numpy(), dtype="boolean"),
-            "margin": (logits.gather(1, label).squeeze(1) - others.amax(dim=1)).numpy(),
+            "margin": (outputs.gather(1, label).squeeze(1) - others.amax(dim=1)).numpy(),
             "prediction": predictions.numpy(),
-            "probability": logits.softmax(dim=1).gather(1, label).squeeze(1).numpy(),
+            "probability": outputs.softmax(dim=1).gather(1, label).squeeze(1).numpy(),
         }
 
 
@@ -90,6 +88,8 @@ class NumberObjective(_SequenceObjective):
     """Labels are numbers; the prediction is the only logit."""
 
     label_dtype = torch.float32
+    labels = "numbers"
+    metrics = ("pearson", "spearman")
 
     @override
     def settings(self, label_names: Sequence[str]) -> dict[str, Any]:
@@ -98,16 +98,16 @@ class NumberObjective(_SequenceObjective):
 
     @override
     def score(
-        self, metric: TaskMetric, logits: Float[Tensor, "b 1"], labels: Float[Tensor, " b"]
+        self, metric: TaskMetric, outputs: Float[Tensor, "b 1"], labels: Float[Tensor, " b"]
     ) -> float:
-        return score(metric, logits.squeeze(1), labels, num_classes=1)
+        return score(metric, outputs.squeeze(1), labels, num_classes=1)
 
     @override
-    def columns(self, logits: Float[Tensor, "b 1"], labels: Float[Tensor, " b"]) -> Columns:
+    def columns(self, outputs: Float[Tensor, "b 1"], labels: Float[Tensor, " b"]) -> Columns:
         """Return `prediction` (number); `correct`, `margin` and `probability` are null."""
         return {
             "correct": pd.array([None] * len(labels), dtype="boolean"),
             "margin": float("nan"),
-            "prediction": logits.squeeze(1).numpy(),
+            "prediction": outputs.squeeze(1).numpy(),
             "probability": float("nan"),
         }

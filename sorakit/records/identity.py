@@ -25,6 +25,7 @@ _LATER_OPTIONS = (
     ("task", "subset"),
     ("task", "train_split"),
     ("task", "validation_split"),
+    ("task", "objective"),
     ("method", "exclude_modules"),
 )
 """Options that came after records with this method version: null is what a run did before them, and

@@ -64,7 +64,7 @@ class Schedule:
         self._dense = dense
         self._stage = stage
         self._refit = refit
-        self._null_loss = null_loss
+        self.null_loss = null_loss
         self._warmup_epochs = warmup_epochs
         self._traits = traits
         self._has_gates = has_gates
@@ -254,7 +254,7 @@ class Schedule:
         return self._refit if self.phase.name == "refit" else self._dense
 
     def _end_pass(self, train_loss: float, steps_per_epoch: int) -> str | None:
-        rule, null_loss = self._rule, self._null_loss
+        rule, null_loss = self._rule, self.null_loss
         self.position = judge_pass(
             self.position,
             train_loss,

@@ -8,7 +8,7 @@ from sorakit.quoting import quoted
 if TYPE_CHECKING:
     import sorakit.tasks.base
 
-PYDOC_NAMES = ("pydoc_topic", "pydoc_pair", "pydoc_order")
+PYDOC_NAMES = ("pydoc_topic", "pydoc_pair", "pydoc_order", "pydoc_text")
 GLUE_NAMES = (
     "cola",
     "sst2",
@@ -28,7 +28,7 @@ TASK_NAMES = (*PYDOC_NAMES, *GLUE_NAMES, *OWN_NAMES)
 _KEYS_OF = (
     (("files",), ("train_file", "validation_file")),
     (("hub",), ("dataset", "subset", "train_split", "validation_split")),
-    (OWN_NAMES, ("text_pair_column", "metric")),
+    (OWN_NAMES, ("text_pair_column",)),
 )
 """Tasks, and the options that are theirs alone."""
 
@@ -54,6 +54,7 @@ def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
             f"`task.name` must be one of {', '.join(TASK_NAMES)}, got {quoted(config.name)}."
         )
     _reject_unused_keys(config)
+    from sorakit.tasks.as_texts import with_objective
     from sorakit.tasks.label_noise import with_label_noise
     from sorakit.tasks.sample import with_train_examples
 
@@ -74,7 +75,8 @@ def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
 
         task = load_hub(config)
     task = with_train_examples(task, config.train_examples)
-    return with_label_noise(task, config.label_noise, seed)
+    task = with_label_noise(task, config.label_noise, seed)
+    return with_objective(task, config)
 
 
 def _reject_unused_keys(config: TaskConfig) -> None:
@@ -86,6 +88,11 @@ def _reject_unused_keys(config: TaskConfig) -> None:
                     f"`task.{key}` must be null unless `task.name` is {' or '.join(names)}, "
                     f"got {quoted(value)}."
                 )
+    if config.name not in OWN_NAMES and config.objective is None and config.metric is not None:
+        raise ValueError(
+            f"`task.metric` must be null unless `task.name` is {' or '.join(OWN_NAMES)}, or "
+            f"`task.objective` is set, got {quoted(config.metric)}."
+        )
     if config.name in PYDOC_NAMES and config.data_dir is not None:
         raise ValueError(
             f"`task.data_dir` must be null when `task.name` is {config.name}, "

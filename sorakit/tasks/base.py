@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from sorakit.config import TaskMetric
 from sorakit.metric_names import TEXT_PAIR
+from sorakit.variants import OBJECTIVES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class Task:
     Attributes:
         name: Name as in `task.name`.
         train: Columns `text`, `text_pair` (pairs only) and `label` (class index, or float for a
-            regression).
+            regression). Where the answer is written: `text` is what is learnt, or the prompt, whose
+            response is `text_pair`; `label` is 0.
         validation: Held out, same columns.
         test: A second held-out split, where the protocol has one.
         label_names: Class names, index = label; empty where labels are numbers.
@@ -39,6 +41,11 @@ class Task:
     extra_metrics: tuple[TaskMetric, ...] = ()
     test: Dataset | None = None
     source: str = ""
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the answer is a text, and no label."""
+        return OBJECTIVES.load(self.objective).labels == "texts"
 
     @property
     def is_pair(self) -> bool:

@@ -26,8 +26,11 @@ class CheckedSplit:
         self.scores: list[pa.Array] = []
 
     def dataset(self, label_names: Sequence[str]) -> Dataset:
-        """Return the examples; without class names, labels are numbers."""
-        if label_names:
+        """Return the examples; without class names, labels are numbers, or 0 for texts alone."""
+        if not self.scores and not self.counter.codes:  # texts alone
+            (rows, *_) = self.texts.values()
+            labels = pa.chunked_array([pa.array(np.zeros(len(c), np.int64)) for c in rows])
+        elif label_names:
             labels = pa.chunked_array([pa.array(self.counter.indices(label_names))])
         else:
             labels = pa.chunked_array(self.scores)
@@ -39,7 +42,7 @@ def checked_split(
     chunks: Iterable[Chunk],
     sources: Mapping[str, str],
     *,
-    label_column: str,
+    label_column: str | None,
     key: str,
     has_numbers: bool,
 ) -> CheckedSplit:
@@ -48,17 +51,19 @@ def checked_split(
     Args:
         chunks: Its rows.
         sources: Output column -> column of the chunks, of the texts.
-        label_column: Column of the labels.
+        label_column: Column of the labels; None for texts without any.
         key: Option that names the source, for messages.
         has_numbers: Whether labels are numbers, not classes.
 
     Raises:
         ValueError: If a text or a label cannot be used.
     """
-    split = CheckedSplit(ClassCounter(label_column, key=key))
+    split = CheckedSplit(ClassCounter(label_column or "", key=key))
     for chunk in chunks:
         for output, column in sources.items():
             split.texts.setdefault(output, []).append(_texts(chunk, column, key=key))
+        if label_column is None:
+            continue
         if has_numbers:
             split.scores.append(_scores(chunk, label_column, key=key))
         else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from sorakit.config import TaskConfig
 from sorakit.metric_names import TEXT, TEXT_PAIR
 from sorakit.quoting import cut, listed, quoted
+from sorakit.tasks.as_texts import is_texts_alone
 from sorakit.tasks.base import Task
 from sorakit.tasks.checked import CheckedSplit, checked_split
 from sorakit.tasks.held_out import HOW, hold_out
@@ -46,24 +47,26 @@ def load_files(config: TaskConfig) -> Task:
         if key == "train_file" or getattr(config, key) is not None
     }
     has_numbers = config.metric in ("pearson", "spearman")
+    has_labels = not is_texts_alone(config)
     splits = [
         _read_split(file, config, key=f"task.{key}", has_numbers=has_numbers)
         for key, file in files.items()
     ]
     label_names: tuple[str, ...] = ()
-    if not has_numbers:
+    if has_labels and not has_numbers:
         label_names = splits[0].counter.class_names()
     datasets = tuple(split.dataset(label_names) for split in splits)
     source = "local files: " + ", ".join(file.name for file in files.values())
     if len(datasets) == 1:
         source += f", {HOW}"
-        datasets = hold_out(datasets[0], is_classes=not has_numbers, option="task.validation_file")
+        is_classes = bool(label_names)
+        datasets = hold_out(datasets[0], is_classes=is_classes, option="task.validation_file")
     return Task(
         name=config.name,
         train=datasets[0],
         validation=datasets[1],
         label_names=label_names,
-        objective="classification" if label_names else "regression",
+        objective=config.objective or ("regression" if has_numbers else "classification"),
         metric=config.metric or "accuracy",
         source=source,
     )
@@ -92,10 +95,11 @@ def _read_split(file: Path, config: TaskConfig, *, key: str, has_numbers: bool) 
     sources = {TEXT: config.text_column}
     if config.text_pair_column is not None:
         sources[TEXT_PAIR] = config.text_pair_column
-    columns = list(dict.fromkeys((*sources.values(), config.label_column)))
+    label_column = None if is_texts_alone(config) else config.label_column
+    columns = list(dict.fromkeys(filter(None, (*sources.values(), label_column))))
     with closing(_chunks(file, columns, config, key)) as chunks:
         split = checked_split(
-            chunks, sources, label_column=config.label_column, key=key, has_numbers=has_numbers
+            chunks, sources, label_column=label_column, key=key, has_numbers=has_numbers
         )
     if not split.texts:
         raise ValueError(f"`{key}` must hold at least one example, got none in '{file}'.")

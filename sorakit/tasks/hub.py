@@ -11,6 +11,7 @@ from datasets.exceptions import DatasetsError
 from sorakit.config import TaskConfig
 from sorakit.metric_names import LABEL, TEXT, TEXT_PAIR
 from sorakit.quoting import cut, listed, quoted
+from sorakit.tasks.as_texts import is_texts_alone
 from sorakit.tasks.base import Task, arrow_tables
 from sorakit.tasks.checked import checked_split
 from sorakit.tasks.held_out import HOW, hold_out
@@ -41,12 +42,12 @@ def load_hub(config: TaskConfig) -> Task:
     """
     splits = _load(config)
     train, held_out, how = _choose_splits(splits, config)
-    label_column = _label_column(train.features, config)
+    label_column = None if is_texts_alone(config) else _label_column(train.features, config)
     sources = {TEXT: _text_column(train.features, config, label_column)}
     if config.text_pair_column is not None:
         sources[TEXT_PAIR] = _named(train.features, config.text_pair_column, "text_pair_column")
     has_numbers = config.metric in ("pearson", "spearman")
-    feature = train.features[label_column]
+    feature = None if label_column is None else train.features[label_column]
     kept = tuple(feature.names) if isinstance(feature, ClassLabel) and not has_numbers else None
     checked = [
         checked_split(
@@ -59,17 +60,18 @@ def load_hub(config: TaskConfig) -> Task:
         for split, place in ((train, "the training split"), (held_out, "the held-out split"))
     ]
     label_names: tuple[str, ...] = ()
-    if not has_numbers:
+    if label_column is not None and not has_numbers:
         label_names = kept or checked[0].counter.class_names()
     datasets = tuple(split.dataset(label_names) for split in checked)
     if how is not None:
-        datasets = hold_out(datasets[0], is_classes=not has_numbers, option="task.validation_split")
+        is_classes = bool(label_names)
+        datasets = hold_out(datasets[0], is_classes=is_classes, option="task.validation_split")
     return Task(
         name=config.name,
         train=datasets[0],
         validation=datasets[1],
         label_names=label_names,
-        objective="regression" if has_numbers else "classification",
+        objective=config.objective or ("regression" if has_numbers else "classification"),
         metric=config.metric or "accuracy",
         source=_source(config) + ("" if how is None else f", {how}"),
     )
@@ -143,7 +145,7 @@ def _named(features: Features, column: str, option: str) -> str:
     return column
 
 
-def _text_column(features: Features, config: TaskConfig, label_column: str) -> str:
+def _text_column(features: Features, config: TaskConfig, label_column: str | None) -> str:
     if config.text_column in features or config.text_column != TEXT:
         return _named(features, config.text_column, "text_column")
     found = [name for name in features if _is_text(features[name]) and name != label_column]
@@ -173,16 +175,16 @@ def _is_text(feature: object) -> bool:
 def _chunks(
     split: Dataset,
     sources: Mapping[str, str],
-    label_column: str,
+    label_column: str | None,
     place: str,
     label_names: tuple[str, ...] | None,
 ) -> Iterator[Chunk]:
     """Yield the rows of a split; the labels of a `ClassLabel` by their names."""
-    columns = list(dict.fromkeys((*sources.values(), label_column)))
+    columns = list(dict.fromkeys(filter(None, (*sources.values(), label_column))))
     start = 0
     for table in arrow_tables(split.select_columns(columns), _CHUNK_ROWS):
         values = {column: table[column].to_pylist() for column in columns}
-        if label_names is not None:
+        if label_names is not None and label_column is not None:
             values[label_column] = [
                 None if label is None or label < 0 else label_names[label]
                 for label in values[label_column]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sorakit.metric_names import IS_NOISY, LABEL
+from sorakit.metric_names import IS_NOISY, LABEL, TEXT_PAIR
 from sorakit.tasks.base import Task, column_array
 
 
@@ -25,10 +25,14 @@ def with_label_noise(task: Task, share: float, seed: int) -> Task:
         A new task whose `train` has the boolean column `is_noisy`.
 
     Raises:
-        ValueError: If `share` is outside [0, 1].
+        ValueError: If `share` is outside [0, 1], or the task has no labels to change.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"`share` must be in [0, 1], got {share}.")
+    if share > 0 and not task.label_names and task.is_written:
+        raise ValueError(
+            f"`task.label_noise` must be 0 for texts, which have no labels, got {share}."
+        )
     generator = np.random.default_rng(seed)
     labels = column_array(task.train, LABEL)
     drawn = generator.permutation(len(labels))[: round(share * len(labels))]
@@ -48,6 +52,8 @@ def with_label_noise(task: Task, share: float, seed: int) -> Task:
 def with_shuffled_labels(task: Task, seed: int) -> Task:
     """Return the task with its training labels permuted: a null model in which nothing generalizes.
 
+    Of prompts with responses, the responses are.
+
     Args:
         task: Any task; held-out splits are left as they are.
         seed: Seed of the permutation.
@@ -55,11 +61,31 @@ def with_shuffled_labels(task: Task, seed: int) -> Task:
     Returns:
         A new task whose `train` marks in `is_noisy` the examples whose label has changed, or had
         been noisy before.
+
+    Raises:
+        ValueError: If the task is texts alone.
     """
+    if task.is_written:
+        return _with_shuffled_responses(task, seed)
     labels = column_array(task.train, LABEL)
     shuffled = np.random.default_rng(seed).permutation(labels)
     was_noisy = IS_NOISY in task.train.column_names and np.asarray(task.train[IS_NOISY])
     return _relabelled(task, shuffled, (shuffled != labels) | was_noisy)
+
+
+def _with_shuffled_responses(task: Task, seed: int) -> Task:
+    if not task.is_pair:
+        raise ValueError(
+            "`stage.control` must not be shuffled_labels for texts without responses, got "
+            f"{task.name}: they have no labels."
+        )
+    responses = np.asarray(task.train[TEXT_PAIR], dtype=object)
+    shuffled = responses[np.random.default_rng(seed).permutation(len(responses))]
+    was_noisy = IS_NOISY in task.train.column_names and np.asarray(task.train[IS_NOISY])
+    is_noisy = (shuffled != responses) | was_noisy
+    train = task.train.remove_columns([TEXT_PAIR, *({IS_NOISY} & set(task.train.column_names))])
+    train = train.add_column(TEXT_PAIR, shuffled.tolist()).add_column(IS_NOISY, is_noisy)
+    return replace(task, train=train)
 
 
 def _relabelled(task: Task, labels: np.ndarray, is_noisy: np.ndarray) -> Task:

@@ -1,4 +1,4 @@
-"""Three text classification tasks made from installed docstrings: no download, no seed."""
+"""Four tasks made from installed docstrings, without labels the last: no download, no seed."""
 
 import random
 import re
@@ -25,6 +25,8 @@ NUM_SWAPS = 2
 _DOC = "doc"  # a column of the tables below that the task itself does not keep
 _MAX_TOPIC_CHARACTERS = 160
 _MAX_SENTENCE_CHARACTERS = 110
+_TEXT_CHARACTERS = (60, 200)
+"""Shortest and longest text of `pydoc_text`: long enough for a beginning and what follows it."""
 _MAX_SENTENCES_APART = 6
 _MAX_PAIRS_PER_PACKAGE = {TRAIN: 600, VALIDATION: 130}
 _SENTENCE_END = re.compile(r"(?<=[a-z)`]\.)\s+(?=[A-Z])")
@@ -38,8 +40,8 @@ def load_pydoc(name: str) -> Task:
 
     Args:
         name: `pydoc_topic` (which package is this summary from?), `pydoc_pair` (are these two
-            sentences from one docstring?) or `pydoc_order` (is this sentence intact, or have words
-            traded places?).
+            sentences from one docstring?), `pydoc_order` (is this sentence intact, or have words
+            traded places?) or `pydoc_text` (summaries to learn by heart, or to write more of).
 
     Raises:
         ValueError: If `name` is none of these.
@@ -48,14 +50,16 @@ def load_pydoc(name: str) -> Task:
         raise ValueError(f"`name` must be one of {sorted(_TASKS)}, got {name!r}.")
     build, label_names = _TASKS[name]
     corpus = load_corpus()
-    table = corpus.paragraphs if build is build_topic else find_sentences(corpus.paragraphs)
+    of_paragraphs = build in (build_topic, build_text)
+    table = corpus.paragraphs if of_paragraphs else find_sentences(corpus.paragraphs)
     tables = {split: build(table[table["split"] == split], split) for split in (TRAIN, VALIDATION)}
     return Task(
         name=name,
         train=_to_dataset(tables[TRAIN]),
         validation=_to_dataset(tables[VALIDATION]),
         label_names=label_names,
-        metric="accuracy",
+        objective="classification" if label_names else "causal_lm",
+        metric="accuracy" if label_names else "token_accuracy",
         source=corpus.source,
     )
 
@@ -130,6 +134,19 @@ def build_order(sentences: pd.DataFrame, split: str) -> pd.DataFrame:
         broken.assign(**{TEXT: broken[TEXT].map(swap_words), LABEL: 0}),
     ]
     return _shuffled(pd.concat(parts), salt="order order")[[_DOC, TEXT, LABEL]]
+
+
+def build_text(paragraphs: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return summaries of docstrings, of all packages, each the text of an example.
+
+    Args:
+        paragraphs: Rows of `Corpus.paragraphs` of one split.
+        split: Which split that is.
+    """
+    length = paragraphs["text"].str.len()
+    summaries = paragraphs[(paragraphs["position"] == 0) & length.between(*_TEXT_CHARACTERS)]
+    table = _draw(summaries, NUM_EXAMPLES[split], salt="text", what="summaries")
+    return table[[_DOC, TEXT]].assign(**{LABEL: 0})
 
 
 def find_sentences(paragraphs: pd.DataFrame) -> pd.DataFrame:
@@ -216,4 +233,5 @@ _TASKS: dict[str, tuple[_Builder, tuple[str, ...]]] = {
     "pydoc_topic": (build_topic, TOPICS),
     "pydoc_pair": (build_pair, ("different", "same")),
     "pydoc_order": (build_order, ("swapped", "intact")),
+    "pydoc_text": (build_text, ()),
 }

@@ -24,6 +24,7 @@ from sorakit.training.compatibility import (
     describe_interface,
     interface_lines,
     leave_out_unreached,
+    loss_of,
     settle_padding,
 )
 from sorakit.training.data import AdaptationData
@@ -51,6 +52,7 @@ class Adapted:
         data: Tokenised splits.
         report: What is known of the data.
         interface: What class indices and inputs mean.
+        null_loss: Unit of convergence, in that of the loss.
         sizes: Sizes of the model, for `meta.json`.
     """
 
@@ -61,6 +63,7 @@ class Adapted:
     data: AdaptationData
     report: DataReport
     interface: dict[str, Any]
+    null_loss: float
     sizes: dict[str, Any]
 
 
@@ -97,7 +100,15 @@ class Fit:
         return bool(adapted_matrices(self.adapted.model))
 
     def train(self, checkpoint: Path | None) -> None:
-        """Train to the end of the run from a checkpoint, or from the start."""
+        """Train to the end of the run from a checkpoint, or from the start.
+
+        Where nothing can be trained (the floor of a model without a head of its own), the model is
+        evaluated as it is, as the only stage.
+        """
+        if not any(p.requires_grad for p in self.module.parameters()):
+            self.trainer.validate(self.module, datamodule=self.data, verbose=False)
+            self.scheduler.end_untrained(self.trainer, self.module)
+            return
         self.trainer.fit(self.module, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
 
 
@@ -141,6 +152,9 @@ def adapt(config: RunConfig, *, rank: int = 0, show_progress: bool = False) -> A
     check_tokens(backbone.model, data, name=config.backbone.name)
     data.padding = settle_padding(backbone.model, data)
     interface = describe_interface(task, data)
+    null_loss = goal.null_loss(task.train[LABEL])
+    if null_loss is None:
+        null_loss = loss_of(backbone.model, data)
     adapter = config.method.adapter
     head = goal.head_modules(backbone.model)
     adapted, left_out = config, []
@@ -156,6 +170,7 @@ def adapt(config: RunConfig, *, rank: int = 0, show_progress: bool = False) -> A
         data=data,
         report=report,
         interface=interface,
+        null_loss=null_loss,
         sizes={
             "hidden_size": backbone.hidden_size,
             "num_layers": backbone.num_layers,
@@ -208,7 +223,7 @@ def build(
         control=config.stage.control_class(seed=config.seed),
         refit=config.refit,
         warmup_epochs=config.optim.warmup_epochs,
-        null_loss=adapted.objective.null_loss(adapted.task.train[LABEL]),
+        null_loss=adapted.null_loss,
         has_gates=bool(adapted_matrices(adapted.model)),
         seed=config.seed,
         stationarity_residual=lambda module, optimizer, xi: (

@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sorakit.backbones.probe import logits_of, unreached_layers
 from sorakit.config import RunConfig
 from sorakit.method.targets import resolve_target_modules
-from sorakit.metric_names import GENERALIZATION_SPLIT, TEST_SPLIT
+from sorakit.metric_names import GENERALIZATION_SPLIT, LABEL, MEMORIZATION_SPLIT, TEST_SPLIT
 from sorakit.tasks.base import Task
 from sorakit.training.data import TRAIN, AdaptationData, Batch, Padding, model_inputs
 
@@ -25,6 +26,7 @@ _FAILURES = (IndexError, RuntimeError, ValueError, TypeError, KeyError, NotImple
 _TOLERANCE = 1e-4
 """Difference of logits, as a share of the largest, that is taken for rounding in float32."""
 _MAX_UNKNOWN = 0.5
+_LOSS_EXAMPLES = 256
 _MAX_NAMED = 3
 _MAX_CLASSES = 8
 _MAX_CLASS_NAME = 40
@@ -56,8 +58,8 @@ def settle_padding(model: PreTrainedModel, data: AdaptationData) -> Padding:
     for padding in (own, other, replace(own, length=largest), replace(other, length=largest)):
         data.padding = padding
         try:
-            alone = logits_of(model, _inputs(data, pair[:1]))
-            beside = logits_of(model, _inputs(data, pair))[:1]
+            alone = _results(model, data, pair[:1])
+            beside = _results(model, data, pair)[:1]
         except _FAILURES as error:  # CANINE pools four characters into one: a text of three fails
             reason = f"fails on {_place(*short)} ({_first_line(error)})"
             continue
@@ -110,6 +112,23 @@ def leave_out_unreached(
     return replace(config, method=replace(method, exclude_modules=excluded)), unreached
 
 
+def loss_of(model: PreTrainedModel, data: AdaptationData) -> float:
+    """Return the mean loss of a model on memorization examples as it is, in evaluation mode.
+
+    The unit of convergence where no constant answer gives one; of at most `_LOSS_EXAMPLES`, which
+    a share of it needs no more than.
+
+    Args:
+        model: The backbone, before it is adapted.
+        data: Its tokenised data, with the padding that was settled.
+    """
+    losses = [
+        data.objective.losses(logits_of(model, model_inputs(batch)).float(), batch[LABEL])
+        for batch in data.first_batches(MEMORIZATION_SPLIT, max_examples=_LOSS_EXAMPLES)
+    ]
+    return float(torch.cat(losses).double().mean())
+
+
 def check_tokens(model: PreTrainedModel, data: AdaptationData, *, name: str) -> None:
     """Refuse token ids and token types that the model has no row for, and texts of no token.
 
@@ -131,9 +150,11 @@ def check_tokens(model: PreTrainedModel, data: AdaptationData, *, name: str) -> 
     num_rows = _num_embeddings(model)
     if num_rows is not None:
         for split, tokens in data.tokens.items():
-            largest, row = tokens.largest("input_ids") or (0, 0)
-            if largest >= num_rows:
-                raise ValueError(_beyond(tokenizer, largest, num_rows, name, _place(split, row)))
+            for column in ("input_ids", "labels"):
+                largest, row = tokens.largest(column) or (0, 0)
+                if largest >= num_rows:
+                    where = _place(split, row)
+                    raise ValueError(_beyond(tokenizer, largest, num_rows, name, where))
         pad = tokenizer.pad_token_id
         assert isinstance(pad, int)
         if pad >= num_rows:
@@ -161,7 +182,9 @@ def describe_interface(task: Task, data: AdaptationData) -> dict[str, Any]:
     names = list(task.label_names)
     tokenizer = data.tokenizer
     return {
+        "objective": task.objective,
         "class_names": names,
+        "labels": data.objective.labels,
         "num_labels": max(len(names), 1),
         # F1 of two classes is that of class 1 (`sorakit.training.metrics.score`).
         "positive_class": names[1] if len(names) == 2 else None,
@@ -181,7 +204,10 @@ def interface_lines(interface: Mapping[str, Any]) -> list[str]:
     more = f", ... ({len(names)} classes)" if len(names) > _MAX_CLASSES else ""
     positive = interface["positive_class"]
     suffix = "" if positive is None else f" (positive: {positive[:_MAX_CLASS_NAME]})"
-    classes = f"  classes   {', '.join(shown)}{more}{suffix}" if names else "  labels    numbers"
+    if names:
+        classes = f"  classes   {', '.join(shown)}{more}{suffix}"
+    else:
+        classes = f"  labels    {interface['labels']}"
     padding = f"{interface['pad_token']} on the {interface['padding_side']}"
     if interface["padded_to"] is not None:
         padding += f", always to {interface['padded_to']} tokens"
@@ -292,6 +318,13 @@ def _probes(data: AdaptationData) -> Iterator[Batch]:
     for first in (*range(start, num_rows, 2), *range(0, start, 2)):
         pair = order[first : first + 2]
         yield _inputs(data, [_row(data, TRAIN, int(index)) for index in pair])
+
+
+def _results(model: PreTrainedModel, data: AdaptationData, rows: list[dict[str, Any]]) -> Tensor:
+    """Return what must not depend on other rows: logits, or losses where those are of tokens."""
+    batch = data.collate(rows)
+    logits = logits_of(model, model_inputs(batch))
+    return logits if logits.dim() == 2 else data.objective.losses(logits, batch[LABEL])
 
 
 def _inputs(data: AdaptationData, rows: list[dict[str, Any]]) -> Batch:

@@ -1,6 +1,6 @@
 """Tokenised splits and their loaders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,6 +64,7 @@ class AdaptationData(pl.LightningDataModule):
         show_progress: Show a bar while many texts are tokenised.
 
     Attributes:
+        objective: What the task is trained for.
         tokenizer: As given.
         max_length: As given.
         tokens: Split -> its tokens; `TRAIN`, of which memorization is a sample, and held-out ones.
@@ -96,12 +97,15 @@ class AdaptationData(pl.LightningDataModule):
                 "of the backbone, "
                 f"got {max_length}."
             )
+        goal = objective(task.objective)
         sources = {TRAIN: task.train, GENERALIZATION_SPLIT: task.validation}
         if task.test is not None:
             sources[TEST_SPLIT] = task.test
         with tokenisation_progress(sum(map(len, sources.values())), show=show_progress) as told:
             tokens = {
-                name: tokenise(split, tokenizer, max_length=max_length, progress=told)
+                name: tokenise(
+                    split, tokenizer, objective=goal, max_length=max_length, progress=told
+                )
                 for name, split in sources.items()
             }
         self.num_cut = {name: split.num_cut for name, split in tokens.items()}
@@ -113,7 +117,7 @@ class AdaptationData(pl.LightningDataModule):
         sample = memorization_indices(len(self._train), memorization_examples)
         held_out = {name: split for name, split in tokens.items() if name != TRAIN}
         self._splits = {MEMORIZATION_SPLIT: self._train.select(sample), **held_out}
-        self._objective = objective(task.objective)
+        self.objective = goal
         self._batch_size = batch_size
         self._eval_batch_size = eval_batch_size
         self._seed = seed
@@ -143,7 +147,7 @@ class AdaptationData(pl.LightningDataModule):
     def collate(self, rows: list[dict[str, Any]]) -> Batch:
         """Return examples as one batch, padded as `padding` says."""
         self.tokenizer.padding_side = self.padding.side
-        batch = self._objective.collate(rows, self.tokenizer, length=self.padding.length)
+        batch = self.objective.collate(rows, self.tokenizer, length=self.padding.length)
         batch[INDEX] = torch.tensor([row[INDEX] for row in rows])
         return batch
 
@@ -180,6 +184,13 @@ class AdaptationData(pl.LightningDataModule):
         rows = rows.select(range(min(max_examples, len(rows))))
         batches = evaluation_batches(rows.lengths, batch_size)
         return [self.collate(rows.rows(batch)) for batch in self._own(batches)]
+
+    def first_batches(self, split: str, *, max_examples: int) -> Iterator[Batch]:
+        """Yield all batches, whichever process this is, of a split's first examples."""
+        rows = self._splits[split]
+        rows = rows.select(range(min(max_examples, len(rows))))
+        for batch in evaluation_batches(rows.lengths, self._batch_size):
+            yield self.collate(rows.rows(batch))
 
     def _own(self, batches: list[list[int]]) -> list[list[int]]:
         return batches[self._rank :: self._world_size]

@@ -29,7 +29,7 @@ class SplitResult:
 
 
 def split_result(
-    logits: Float[Tensor, "b classes"],
+    outputs: Float[Tensor, "b k"],
     labels: Shaped[Tensor, " b"],
     indices: Shaped[Tensor, " b"],
     *,
@@ -40,7 +40,7 @@ def split_result(
     """Return scores and per-example results of one split.
 
     Args:
-        logits: Outputs of the model; one column for a regression.
+        outputs: What the objective keeps of every example: its logits, one for a regression.
         labels: Class indices, or numbers.
         indices: Position of every example in its split.
         objective: What the model is trained to do.
@@ -50,20 +50,20 @@ def split_result(
     Raises:
         ValueError: If a logit is NaN or infinite.
     """
-    num_invalid = int((~torch.isfinite(logits).all(dim=1)).sum())
+    num_invalid = int((~torch.isfinite(outputs).all(dim=1)).sum())
     if num_invalid:
         raise ValueError(
-            f"`logits` must be finite, got NaN or infinity for {num_invalid} of {len(logits)} "
+            f"`logits` must be finite, got NaN or infinity for {num_invalid} of {len(outputs)} "
             "examples. "
             "Training diverged: lower `optim.lr`, or set `trainer.precision` to 32-true."
         )
     order = torch.argsort(indices)
-    logits, labels = logits[order].float().cpu(), labels[order].cpu()
-    losses = objective.losses(logits, labels)
+    outputs, labels = outputs[order].float().cpu(), labels[order].cpu()
+    losses = objective.output_losses(outputs, labels)
     examples = {"index": indices[order].cpu().numpy(), "loss": losses.numpy()}
     return SplitResult(
-        score=objective.score(metric, logits, labels),
-        extra={name: objective.score(name, logits, labels) for name in extra_metrics},
+        score=objective.score(metric, outputs, labels),
+        extra={name: objective.score(name, outputs, labels) for name in extra_metrics},
         loss=float(losses.double().mean()),
-        examples=pd.DataFrame({**examples, **objective.columns(logits, labels)}),
+        examples=pd.DataFrame({**examples, **objective.columns(outputs, labels)}),
     )

@@ -114,7 +114,8 @@ def _backbone(run: Run, config: RunConfig) -> Backbone:
             f"`RUN` must record what its classes are, got {str(run.path)!r} of an older sorakit. "
             f"Copy {ADAPTERS_DIR}/ from it, or run it again."
         )
-    goal = objective("classification" if interface["class_names"] else "regression")
+    of_older = "classification" if interface["class_names"] else "regression"
+    goal = objective(interface.get("objective", of_older))
     torch.manual_seed(config.seed)
     return load_backbone(
         config.backbone, objective=goal, label_names=tuple(interface["class_names"])
@@ -154,9 +155,12 @@ def _verified(export: Export, run: Run, config: RunConfig, backbone: Backbone, o
     model = PeftModel.from_pretrained(backbone.model, str(out)).eval()
     loader = data.val_dataloader()[data.split_names.index(GENERALIZATION_SPLIT)]
     with torch.no_grad():
-        parts = [(model(**model_inputs(batch)).logits.float(), batch[LABEL]) for batch in loader]
-    logits, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    score = objective(task.objective).score(task.metric, logits, labels)
+        parts = [
+            data.objective.outputs(model(**model_inputs(batch)).logits.float(), batch[LABEL])
+            for batch in loader
+        ]
+    outputs, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    score = data.objective.score(task.metric, outputs, labels)
     tolerance = max(export.tolerance, _LEAST_EXAMPLES / len(labels))
     if not abs(score - export.recorded) <= tolerance:
         raise ValueError(

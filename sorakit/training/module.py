@@ -67,7 +67,7 @@ class AdaptationModule(pl.LightningModule):
 
     @override
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits, (b, classes), float32."""
+        """Return logits, float32: (b, classes), or (b, t, tokens) of a text."""
         return self.model(**model_inputs(batch)).logits.float()
 
     def loss(self, batch: Batch) -> Tensor:
@@ -87,17 +87,18 @@ class AdaptationModule(pl.LightningModule):
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._outputs[dataloader_idx].append((self(batch), batch[LABEL], batch[INDEX]))
+        outputs, labels = self._objective.outputs(self(batch), batch[LABEL])
+        self._outputs[dataloader_idx].append((outputs, labels, batch[INDEX]))
 
     @override
     def on_validation_epoch_end(self) -> None:
         self.results = {}
-        for name, outputs in zip(self._split_names, self._outputs, strict=True):
-            own = [tuple(tensor.cpu() for tensor in part) for part in outputs]
+        for name, parts in zip(self._split_names, self._outputs, strict=True):
+            own = [tuple(tensor.cpu() for tensor in part) for part in parts]
             everywhere = from_all_processes(own)
-            logits, labels, indices = (torch.cat(parts) for parts in zip(*everywhere, strict=True))
+            outputs, labels, indices = (torch.cat(parts) for parts in zip(*everywhere, strict=True))
             self.results[name] = split_result(
-                logits,
+                outputs,
                 labels,
                 indices,
                 metric=self._metric,

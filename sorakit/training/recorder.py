@@ -68,7 +68,10 @@ class StageRecorder:
         adapter = self._config.method.adapter
         matrices = adapter.matrices(module.model)
         # The residuals are of the weights that xi acted on; every process takes part in them.
-        residuals = end.penalised or asdict(self._residuals(trainer, module, end.chosen))
+        if matrices:
+            residuals = end.penalised or asdict(self._residuals(trainer, module, end.chosen))
+        else:
+            residuals = asdict(Residuals())
         if not trainer.is_global_zero:
             return
         record = self._record(module, matrices, end)

@@ -20,6 +20,7 @@ from rich.progress import Progress as RichProgress
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sorakit.metric_names import INDEX, LABEL, TEXT, TEXT_PAIR
+from sorakit.objectives import Objective
 from sorakit.tasks.base import arrow_tables, column_array
 from sorakit.tasks.cache import cache_dir, new_file
 
@@ -118,6 +119,7 @@ def tokenise(
     split: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     *,
+    objective: Objective,
     max_length: int,
     progress: Progress = lambda _: None,
 ) -> Tokens:
@@ -126,6 +128,7 @@ def tokenise(
     Args:
         split: Columns `text`, `text_pair` (pairs only) and `label`.
         tokenizer: Tokenizer of the backbone.
+        objective: What makes inputs of texts.
         max_length: Longest input in tokens; longer ones are cut.
         progress: Told the number of rows after every few thousand of them.
     """
@@ -133,10 +136,10 @@ def tokenise(
     texts = split.select_columns(names)
     path = None
     if len(split) >= _CACHED_FROM:
-        path = _cache_path(texts, tokenizer, max_length)
+        path = _cache_path(texts, tokenizer, objective, max_length)
     batches = None if path is None else _read(path)
     if batches is None:
-        batches = _encoded(texts, tokenizer, max_length, progress)
+        batches = _encoded(texts, tokenizer, objective, max_length, progress)
         if path is not None:
             with new_file(path) as file:
                 _write(file, batches)
@@ -182,44 +185,22 @@ def tokenisation_progress(total: int, *, show: bool) -> Iterator[Progress]:
 
 
 def _encoded(
-    texts: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, progress: Progress
+    texts: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    objective: Objective,
+    max_length: int,
+    progress: Progress,
 ) -> Iterator[pa.RecordBatch]:
     for batch in arrow_tables(texts, _CHUNK_ROWS):
         columns = [batch[name].to_pylist() for name in texts.column_names]
-        encoding = tokenizer(
-            columns[0],
-            columns[1] if len(columns) > 1 else None,
-            truncation=True,
-            max_length=max_length,
-            return_attention_mask=False,
-            split_special_tokens=True,  # [SEP] in a text is text: BART counts its end tokens
-        )
-        ids = encoding[_INPUT_IDS]
+        encoded = objective.encode(columns, tokenizer, max_length=max_length)
         arrays = {
-            name: pa.array(rows, pa.large_list(pa.int32())) for name, rows in encoding.items()
+            name: pa.array(rows, pa.large_list(pa.int32()))
+            for name, rows in encoded.columns.items()
         }
-        arrays[_IS_CUT] = pa.array(_cut_rows(encoding, columns, tokenizer, max_length))
-        progress(len(ids))
+        arrays[_IS_CUT] = pa.array(encoded.is_cut, pa.bool_())
+        progress(len(batch))
         yield pa.RecordBatch.from_pydict(arrays)
-
-
-def _cut_rows(
-    encoding: Any, columns: list[list[str]], tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> list[bool]:
-    """Return which rows were longer than `max_length`."""
-    if encoding.encodings is not None:  # of the Rust tokenizers, which keep what they cut off
-        return [bool(row.overflowing) for row in encoding.encodings]
-    is_cut = []
-    for row, ids in enumerate(encoding[_INPUT_IDS]):
-        whole = ids
-        if len(ids) >= max_length:
-            texts = [column[row] for column in columns]
-            pair = texts[1] if len(texts) > 1 else None
-            whole = tokenizer(
-                texts[0], pair, truncation=False, verbose=False, split_special_tokens=True
-            )[_INPUT_IDS]
-        is_cut.append(len(whole) > len(ids))
-    return is_cut
 
 
 def _views(batch: pa.RecordBatch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -238,7 +219,9 @@ def _views(batch: pa.RecordBatch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 # The cache -----------------------------------------------------------------------------------
 
 
-def _cache_path(texts: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Path | None:
+def _cache_path(
+    texts: Dataset, tokenizer: PreTrainedTokenizerBase, objective: Objective, max_length: int
+) -> Path | None:
     """Return the file for these tokens; None for a tokenizer that has no text that tells it."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return None
@@ -255,6 +238,7 @@ def _cache_path(texts: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: 
         importlib.metadata.version("tokenizers"),
         importlib.metadata.version("transformers"),
         rules,
+        *objective.encoding,
     )
     digest.update(json.dumps(known, sort_keys=True).encode())
     for batch in arrow_tables(texts, _CHUNK_ROWS):

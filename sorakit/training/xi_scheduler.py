@@ -15,6 +15,7 @@ from sorakit.controls import Control
 from sorakit.method.compaction import Compaction
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.method.prune import count_nonzero_params
+from sorakit.schedule.convergence import CONVERGED
 from sorakit.schedule.position import Position
 from sorakit.schedule.schedule import Schedule
 from sorakit.training.branch import Snapshot, put_back, take_snapshot
@@ -220,6 +221,30 @@ class XiScheduler(pl.Callback):
         self._chosen = None if chosen is None else PhaseEnd(**chosen)
         self._penalised = state_dict["penalised"]
         self._branched_at = state_dict["branched_at"]
+
+    def end_untrained(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End the dense stage of a run that has nothing to train, after an evaluation."""
+        chosen = PhaseEnd(
+            stage=0,
+            xi=0.0,
+            applied_xi=0.0,
+            steps=0,
+            train_loss=self.schedule.null_loss,
+            gates_flickering=0,
+            gates_revived=0,
+            stopped_by=CONVERGED,
+        )
+        end = StageEnd(
+            chosen=chosen,
+            penalised={},
+            steps=0,
+            epochs=0.0,
+            train_loss=chosen.train_loss,
+            refit_epochs=None,
+            refit_stopped_by=None,
+        )
+        for listener in self.on_stage_end:
+            listener(trainer, pl_module, end)
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
