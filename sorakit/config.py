@@ -106,7 +106,8 @@ class TaskConfig:
     objective: ObjectiveName | None = None
     """What the model is trained to do (docs/objectives.md). null: what the task is made for, of
     your own data classification, or regression where `metric` says so. causal_lm, text_to_text:
-    texts, prompts with responses, or a classification whose classes are written."""
+    texts, prompts with responses, or a classification whose classes are written.
+    image_classification: a dataset of the Hub, or a folder, with a column of images."""
     dataset: str | None = None
     """hub: id of a dataset on the Hub; null reads the folder `data_dir`."""
     subset: str | None = None
@@ -146,6 +147,9 @@ class TaskConfig:
     `text`."""
     text_pair_column: str | None = None
     """files, hub: column of the second text, if examples are pairs."""
+    image_size: int | None = None
+    """Side in pixels that images are resized and cropped to; null is what the backbone's processor
+    says."""
     label_column: str = "label"
     """files, hub: column of the label. hub: the only column of classes, if there is no `label`."""
     metric: TaskMetric | None = None
@@ -172,6 +176,12 @@ class TaskConfig:
             "task.train_examples",
             ">= 1 or null",
             self.train_examples,
+        )
+        _require(
+            self.image_size is None or self.image_size >= 8,
+            "task.image_size",
+            ">= 8 or null",
+            self.image_size,
         )
         _require(0 <= self.label_noise <= 1, "task.label_noise", "in [0, 1]", self.label_noise)
 

@@ -92,6 +92,7 @@ RECORDS_DIGEST = "run/records_digest"
 # Columns of a task's splits, of its batches and of `examples.parquet`.
 TEXT = "text"
 TEXT_PAIR = "text_pair"
+IMAGE = "image"
 LABEL = "label"
 INDEX = "index"
 IS_NOISY = "is_noisy"

@@ -58,7 +58,7 @@ class Adapter(ABC):
         folder: Path,
         *,
         base_model_name_or_path: str,
-        task_type: str,
+        task_type: str | None,
     ) -> None:
         """Write the adapter, pruned, and the trained head as a plain PEFT LoRA.
 
@@ -66,7 +66,7 @@ class Adapter(ABC):
             model: A built model.
             folder: New folder.
             base_model_name_or_path: Name of the base model, for loaders that find it by that.
-            task_type: PEFT task type.
+            task_type: PEFT task type; None where it has none.
         """
         from sorakit.method.prune import export_lora
 

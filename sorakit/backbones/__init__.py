@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging as transformers_logging
 
 from sorakit.backbones.loading import check_text_files, loading
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EMBEDDED", "Backbone", "load_backbone", "weights_fingerprint"]
 
+Processor = PreTrainedTokenizerBase | BaseImageProcessor
+"""What makes inputs of examples: a tokenizer, or an image processor."""
 EMBEDDED = "embedded"
 EMBEDDED_DIR = Path(__file__).parent / "assets" / "encoder"
 
@@ -33,24 +37,31 @@ class Backbone:
     """A loaded backbone with a task head.
 
     Attributes:
-        model: Sequence classification model, float32.
-        tokenizer: Its tokenizer, with a pad token; it gives what the model takes.
+        model: Model with the head of the objective, float32.
+        tokenizer: Its tokenizer, with a pad token; it gives what the model takes. Of a model of
+            images, its image processor.
         fingerprint: Hash of the weights.
     """
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Processor
     fingerprint: str
 
     @property
     def hidden_size(self) -> int:
         """Width of the text model, wherever its configuration stands."""
-        return int(self.model.config.get_text_config().hidden_size)
+        config = self.model.config.get_text_config()
+        if hasattr(config, "hidden_size"):
+            return int(config.hidden_size)
+        return int(max(config.hidden_sizes))  # of a pyramid of images
 
     @property
     def num_layers(self) -> int:
         """Layers of the text model; of its decoder, if it has an encoder as well."""
-        return int(self.model.config.get_text_config().num_hidden_layers)
+        config = self.model.config.get_text_config()
+        if hasattr(config, "num_hidden_layers"):
+            return int(config.num_hidden_layers)
+        return int(sum(config.depths))
 
 
 def load_backbone(
@@ -87,12 +98,14 @@ def load_backbone(
         with loading(source):
             model_config = AutoConfig.from_pretrained(source, trust_remote_code=False, **settings)
         _check_head(model_config, config.name, objective)
+        kind = AutoTokenizer if objective.inputs == "texts" else AutoImageProcessor
         with loading(source):
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            tokenizer = kind.from_pretrained(source, trust_remote_code=False)
         model = _load_model(source, config, model_config, objective)
     finally:
         transformers_logging.set_verbosity(verbosity)
-    _settle_tokenizer(tokenizer, model, config.name)
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        _settle_tokenizer(tokenizer, model, config.name)
     return Backbone(model=model, tokenizer=tokenizer, fingerprint=weights_fingerprint(model))
 
 

@@ -20,10 +20,11 @@ class Objective(ABC):
     """Model, batches, loss and scores of one kind of task.
 
     Attributes:
-        task_type: PEFT task type, for example SEQ_CLS.
+        task_type: PEFT task type, for example SEQ_CLS; None where it has none.
         model_class: Auto class of transformers that loads the model with its head.
         model_mapping: Configurations that have a model with such a head.
         head: What that head is called in messages.
+        inputs: What an example is.
         labels: What an example is learnt with: a class, a number, or a text to be written.
         metrics: Scores that a task may be judged by, the first by default.
         further_metrics: Scores that are recorded beside it.
@@ -31,10 +32,11 @@ class Objective(ABC):
             cached tokens.
     """
 
-    task_type: str
+    task_type: str | None
     model_class: type[Any]
     model_mapping: Container[type[Any]]
     head: str = "a classification head"
+    inputs: Literal["texts", "images"] = "texts"
     labels: Literal["classes", "numbers", "texts"] = "classes"
     metrics: tuple[TaskMetric, ...]
     further_metrics: tuple[TaskMetric, ...] = ()

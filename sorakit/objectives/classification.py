@@ -26,8 +26,13 @@ class Classification(ClassObjective):
     @override
     def null_loss(self, labels: Sequence[int]) -> float:
         """Return the entropy of the labels, in nats: the loss of always giving their shares."""
-        shares = [count / len(labels) for count in Counter(labels).values()]
-        return -math.fsum(share * math.log(share) for share in shares)
+        return entropy(labels)
+
+
+def entropy(labels: Sequence[int]) -> float:
+    """Return the entropy of classes, in nats."""
+    shares = [count / len(labels) for count in Counter(labels).values()]
+    return -math.fsum(share * math.log(share) for share in shares)
 
 
 VARIANT = Classification()

@@ -26,6 +26,7 @@ _LATER_OPTIONS = (
     ("task", "train_split"),
     ("task", "validation_split"),
     ("task", "objective"),
+    ("task", "image_size"),
     ("method", "exclude_modules"),
 )
 """Options that came after records with this method version: null is what a run did before them, and

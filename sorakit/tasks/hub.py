@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Value,
+    concatenate_datasets,
+    load_dataset,
+)
 from datasets.exceptions import DatasetsError
 
 from sorakit.config import TaskConfig
@@ -15,6 +23,7 @@ from sorakit.tasks.as_texts import is_texts_alone
 from sorakit.tasks.base import Task, arrow_tables
 from sorakit.tasks.checked import checked_split
 from sorakit.tasks.held_out import HOW, hold_out
+from sorakit.tasks.images import image_column, images_of, is_images
 from sorakit.tasks.tables import Chunk
 
 _CHUNK_ROWS = 10_000
@@ -43,7 +52,10 @@ def load_hub(config: TaskConfig) -> Task:
     splits = _load(config)
     train, held_out, how = _choose_splits(splits, config)
     label_column = None if is_texts_alone(config) else _label_column(train.features, config)
-    sources = {TEXT: _text_column(train.features, config, label_column)}
+    has_images = is_images(train.features, config)
+    sources = {}
+    if not has_images:
+        sources[TEXT] = _text_column(train.features, config, label_column)
     if config.text_pair_column is not None:
         sources[TEXT_PAIR] = _named(train.features, config.text_pair_column, "text_pair_column")
     has_numbers = config.metric in ("pearson", "spearman")
@@ -63,6 +75,13 @@ def load_hub(config: TaskConfig) -> Task:
     if label_column is not None and not has_numbers:
         label_names = kept or checked[0].counter.class_names()
     datasets = tuple(split.dataset(label_names) for split in checked)
+    if has_images:
+        column = image_column(train.features)
+        parts = ((train, "the training split"), (held_out, "the held-out split"))
+        images = (images_of(part, column, place=name, key=_key(config)) for part, name in parts)
+        datasets = tuple(
+            concatenate_datasets([*pair], axis=1) for pair in zip(images, datasets, strict=True)
+        )
     if how is not None:
         is_classes = bool(label_names)
         datasets = hold_out(datasets[0], is_classes=is_classes, option="task.validation_split")
@@ -71,10 +90,16 @@ def load_hub(config: TaskConfig) -> Task:
         train=datasets[0],
         validation=datasets[1],
         label_names=label_names,
-        objective=config.objective or ("regression" if has_numbers else "classification"),
+        objective=config.objective or _objective(has_numbers=has_numbers, has_images=has_images),
         metric=config.metric or "accuracy",
         source=_source(config) + ("" if how is None else f", {how}"),
     )
+
+
+def _objective(*, has_numbers: bool, has_images: bool) -> str:
+    if has_images:
+        return "image_classification"
+    return "regression" if has_numbers else "classification"
 
 
 def _key(config: TaskConfig) -> str:

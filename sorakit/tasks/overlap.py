@@ -7,15 +7,16 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Dataset
 
-from sorakit.metric_names import IS_NOISY, LABEL, TEXT, TEXT_PAIR
+from sorakit.metric_names import IMAGE, IS_NOISY, LABEL, TEXT, TEXT_PAIR
 from sorakit.tasks.base import Task, arrow_tables, column_array
+from sorakit.tasks.images import image_digests
 
 _ROWS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """Equal inputs: the same text, or the same two texts of a pair, to the character.
+    """Equal inputs: one text, or both of a pair, to the character; one image, to the byte.
 
     Attributes:
         held_out_in_train: Held-out examples whose input is in the training data.
@@ -47,6 +48,9 @@ def find_overlap(task: Task) -> Overlap:
 
 def _inputs(train: Dataset, held_out: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Return a number for the input of every example, the same for equal ones."""
+    if IMAGE in train.column_names:
+        images = pd.factorize(np.array([*image_digests(train), *image_digests(held_out)]))[0]
+        return images[: len(train)], images[len(train) :]
     names = [name for name in (TEXT, TEXT_PAIR) if name in train.column_names]
     numbers = np.zeros(len(train) + len(held_out), dtype=np.int64)
     for name in names:

@@ -20,6 +20,7 @@ from sorakit.records import CHECKPOINTS_DIR, FLOOR, RunWriter
 from sorakit.tasks.base import Task
 from sorakit.training.checkpoint import ResumePoint
 from sorakit.training.compatibility import (
+    check_images,
     check_tokens,
     describe_interface,
     interface_lines,
@@ -144,13 +145,17 @@ def adapt(config: RunConfig, *, rank: int = 0, show_progress: bool = False) -> A
         rank=rank,
         world_size=config.trainer.num_processes,
         show_progress=show_progress,
+        image_size=config.task.image_size,
     )
     report = data_report(task, data.num_cut, max_length=config.task.max_length)
     if rank == 0:
         for sentence in report.warnings:
             warnings.warn(sentence, stacklevel=2)
-    check_tokens(backbone.model, data, name=config.backbone.name)
-    data.padding = settle_padding(backbone.model, data)
+    if goal.inputs == "texts":
+        check_tokens(backbone.model, data, name=config.backbone.name)
+        data.padding = settle_padding(backbone.model, data)
+    else:
+        check_images(backbone.model, data)
     interface = describe_interface(task, data)
     null_loss = goal.null_loss(task.train[LABEL])
     if null_loss is None:

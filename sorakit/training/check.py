@@ -4,9 +4,10 @@ import contextlib
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,6 +86,11 @@ def _data_lines(fit: Fit, config: RunConfig) -> Iterator[tuple[str, str]]:
         f"{len(task.validation):,} held out",
     )
     yield "labels", _labels(task)
+    if data.objective.inputs == "images":
+        height, width = fit.adapted.interface["image_size"]
+        yield "images", f"{height} x {width} pixels"
+        yield _repeats(meta)
+        return
     lengths = data.tokens[TRAIN].lengths
     yield (
         "lengths",
@@ -97,7 +103,11 @@ def _data_lines(fit: Fit, config: RunConfig) -> Iterator[tuple[str, str]]:
         f"{cut_texts:,} training texts ({cut_texts / len(lengths):.1%}) are longer than "
         f"task.max_length ({config.task.max_length})",
     )
-    yield (
+    yield _repeats(meta)
+
+
+def _repeats(meta: Mapping[str, Any]) -> tuple[str, str]:
+    return (
         "repeats",
         f"{meta['held_out_in_train']:,} held-out examples are in the training data; "
         f"{meta['repeated_in_train']:,} training examples repeat, "
@@ -107,6 +117,8 @@ def _data_lines(fit: Fit, config: RunConfig) -> Iterator[tuple[str, str]]:
 
 def _labels(task: Task) -> str:
     labels = column_array(task.train, LABEL)
+    if task.is_written:
+        return "responses that are written" if task.is_pair else "none: texts to be written"
     if not task.label_names:
         return f"numbers from {labels.min():g} to {labels.max():g}, mean {labels.mean():g}"
     counts = np.bincount(labels, minlength=len(task.label_names))

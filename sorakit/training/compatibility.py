@@ -13,6 +13,7 @@ from sorakit.backbones.probe import logits_of, unreached_layers
 from sorakit.config import RunConfig
 from sorakit.method.targets import resolve_target_modules
 from sorakit.metric_names import GENERALIZATION_SPLIT, LABEL, MEMORIZATION_SPLIT, TEST_SPLIT
+from sorakit.objectives.image_classification import PIXELS
 from sorakit.tasks.base import Task
 from sorakit.training.data import TRAIN, AdaptationData, Batch, Padding, model_inputs
 
@@ -112,6 +113,27 @@ def leave_out_unreached(
     return replace(config, method=replace(method, exclude_modules=excluded)), unreached
 
 
+def check_images(model: PreTrainedModel, data: AdaptationData) -> None:
+    """Refuse images that the model fails on.
+
+    Args:
+        model: The backbone.
+        data: Its images; the first of them is looked at, and all have one size.
+
+    Raises:
+        ValueError: With the model's reason.
+    """
+    row = _row(data, TRAIN, 0)
+    cause = _failure(model, data, row)
+    if cause is not None:
+        height, width = row[PIXELS].shape[1:]
+        raise ValueError(
+            f"`task.image_size` must be a size that {type(model).__name__} takes, got images of "
+            f"{height} x {width} pixels: {_first_line(cause)}. Set it, or leave it null to take "
+            "that of the backbone's processor."
+        ) from cause
+
+
 def loss_of(model: PreTrainedModel, data: AdaptationData) -> float:
     """Return the mean loss of a model on memorization examples as it is, in evaluation mode.
 
@@ -180,14 +202,22 @@ def describe_interface(task: Task, data: AdaptationData) -> dict[str, Any]:
         data: Its tokenised data, with the padding that was settled.
     """
     names = list(task.label_names)
-    tokenizer = data.tokenizer
-    return {
+    meaning = {
         "objective": task.objective,
-        "class_names": names,
+        "inputs": data.objective.inputs,
         "labels": data.objective.labels,
+        "model_class": data.objective.model_class.__name__,
+        "class_names": names,
         "num_labels": max(len(names), 1),
         # F1 of two classes is that of class 1 (`sorakit.training.metrics.score`).
         "positive_class": names[1] if len(names) == 2 else None,
+    }
+    tokenizer = data.tokenizer
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        pixels = data.tokens[TRAIN].rows([0])[0][PIXELS]
+        return {**meaning, "image_size": list(pixels.shape[1:])}
+    return {
+        **meaning,
         "max_length": data.max_length,
         "longest_input": max(int(tokens.lengths.max()) for tokens in data.tokens.values()),
         "pad_token": str(tokenizer.pad_token),
@@ -208,6 +238,9 @@ def interface_lines(interface: Mapping[str, Any]) -> list[str]:
         classes = f"  classes   {', '.join(shown)}{more}{suffix}"
     else:
         classes = f"  labels    {interface['labels']}"
+    if interface.get("inputs") == "images":
+        height, width = interface["image_size"]
+        return [classes, f"  inputs    images of {height} x {width} pixels"]
     padding = f"{interface['pad_token']} on the {interface['padding_side']}"
     if interface["padded_to"] is not None:
         padding += f", always to {interface['padded_to']} tokens"

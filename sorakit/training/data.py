@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
+from sorakit.backbones import Processor
 from sorakit.metric_names import (
     GENERALIZATION_SPLIT,
     INDEX,
@@ -23,8 +24,10 @@ from sorakit.tasks.base import Task
 from sorakit.tasks.memorization import memorization_indices
 from sorakit.training.batches import batch_stream, evaluation_batches, steps_per_epoch
 from sorakit.training.devices import Share, training_share
+from sorakit.training.pixels import Pixels, read_pixels
 from sorakit.training.tokens import Tokens, tokenisation_progress, tokenise
 
+Examples = Tokens | Pixels
 Batch = dict[str, Tensor]
 TRAIN = "train"
 WEIGHT = "share_weight"
@@ -53,8 +56,8 @@ class AdaptationData(pl.LightningDataModule):
 
     Args:
         task: Texts and labels.
-        tokenizer: Tokenizer of the backbone.
-        max_length: Longest input in tokens.
+        tokenizer: Tokenizer of the backbone; of a model of images, its image processor.
+        max_length: Longest input in tokens; images have none.
         memorization_examples: Size of the memorization sample.
         batch_size: Training examples per step.
         eval_batch_size: Examples per evaluation batch.
@@ -62,12 +65,14 @@ class AdaptationData(pl.LightningDataModule):
         rank: Which of the processes of a run this is.
         world_size: Processes that share the batches.
         show_progress: Show a bar while many texts are tokenised.
+        image_size: Side of images in pixels; None is what their processor says.
 
     Attributes:
         objective: What the task is trained for.
         tokenizer: As given.
         max_length: As given.
-        tokens: Split -> its tokens; `TRAIN`, of which memorization is a sample, and held-out ones.
+        tokens: Split -> its tokens, or images; `TRAIN`, of which memorization is a sample, and
+            held-out ones.
         padding: How batches are padded; on the tokenizer's side until it is set.
         num_cut: Split -> its texts that are longer than `max_length`, which cuts them.
 
@@ -78,7 +83,7 @@ class AdaptationData(pl.LightningDataModule):
     def __init__(
         self,
         task: Task,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Processor,
         *,
         max_length: int,
         memorization_examples: int,
@@ -88,10 +93,12 @@ class AdaptationData(pl.LightningDataModule):
         rank: int = 0,
         world_size: int = 1,
         show_progress: bool = False,
+        image_size: int | None = None,
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a split of few batches
-        if max_length > tokenizer.model_max_length:
+        is_text = isinstance(tokenizer, PreTrainedTokenizerBase)
+        if is_text and max_length > tokenizer.model_max_length:
             raise ValueError(
                 f"`task.max_length` must be <= {tokenizer.model_max_length}, the longest input "
                 "of the backbone, "
@@ -103,8 +110,10 @@ class AdaptationData(pl.LightningDataModule):
             sources[TEST_SPLIT] = task.test
         with tokenisation_progress(sum(map(len, sources.values())), show=show_progress) as told:
             tokens = {
-                name: tokenise(
-                    split, tokenizer, objective=goal, max_length=max_length, progress=told
+                name: (
+                    tokenise(split, tokenizer, objective=goal, max_length=max_length, progress=told)
+                    if isinstance(tokenizer, PreTrainedTokenizerBase)
+                    else read_pixels(split, tokenizer, size=image_size)
                 )
                 for name, split in sources.items()
             }
@@ -112,7 +121,9 @@ class AdaptationData(pl.LightningDataModule):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.tokens = tokens
-        self.padding = Padding(side="left" if tokenizer.padding_side == "left" else "right")
+        self.padding = Padding()
+        if is_text and tokenizer.padding_side == "left":
+            self.padding = Padding(side="left")
         self._train = tokens[TRAIN]
         sample = memorization_indices(len(self._train), memorization_examples)
         held_out = {name: split for name, split in tokens.items() if name != TRAIN}
@@ -146,7 +157,8 @@ class AdaptationData(pl.LightningDataModule):
 
     def collate(self, rows: list[dict[str, Any]]) -> Batch:
         """Return examples as one batch, padded as `padding` says."""
-        self.tokenizer.padding_side = self.padding.side
+        if isinstance(self.tokenizer, PreTrainedTokenizerBase):
+            self.tokenizer.padding_side = self.padding.side
         batch = self.objective.collate(rows, self.tokenizer, length=self.padding.length)
         batch[INDEX] = torch.tensor([row[INDEX] for row in rows])
         return batch
@@ -195,7 +207,7 @@ class AdaptationData(pl.LightningDataModule):
     def _own(self, batches: list[list[int]]) -> list[list[int]]:
         return batches[self._rank :: self._world_size]
 
-    def _loader(self, rows: Tokens, shares: list[Share]) -> DataLoader[Batch]:
+    def _loader(self, rows: Examples, shares: list[Share]) -> DataLoader[Batch]:
         batches = _Batches(rows, shares, self.collate, is_weighted=self._world_size > 1)
         # The generator keeps `iter()` from drawing on torch's global one.
         return DataLoader(batches, batch_size=None, generator=torch.Generator())
@@ -211,7 +223,7 @@ class _Batches(torch.utils.data.Dataset[Batch]):
 
     def __init__(
         self,
-        rows: Tokens,
+        rows: Examples,
         shares: list[Share],
         collate: Callable[[list[dict[str, Any]]], Batch],
         *,

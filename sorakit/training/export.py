@@ -149,9 +149,11 @@ def _verified(export: Export, run: Run, config: RunConfig, backbone: Backbone, o
         batch_size=1,
         eval_batch_size=config.optim.eval_batch_size,
         seed=config.seed,
+        image_size=config.task.image_size,
     )
     interface = run.meta["interface"]
-    data.padding = Padding(side=interface["padding_side"], length=interface["padded_to"])
+    if "padding_side" in interface:
+        data.padding = Padding(side=interface["padding_side"], length=interface["padded_to"])
     model = PeftModel.from_pretrained(backbone.model, str(out)).eval()
     loader = data.val_dataloader()[data.split_names.index(GENERALIZATION_SPLIT)]
     with torch.no_grad():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sorakit.config import BackboneConfig, RunConfig, TaskConfig
 from sorakit.controls import control_class
+from sorakit.metric_names import IMAGE
 from sorakit.quoting import listed
 from sorakit.records.inputs import Input, changed, stamps
 from sorakit.tasks import load_task
@@ -122,9 +123,15 @@ def load_data(config: RunConfig) -> "Task":
 
 
 def data_fingerprint(task: "Task") -> str:
-    """Return a hash over all texts and labels of a task."""
+    """Return a hash over all texts, or images, and labels of a task."""
     digest = hashlib.sha256()
     for split in (task.train, task.validation, task.test):
+        if split is not None and IMAGE in split.column_names:
+            from sorakit.tasks.images import image_digests
+
+            for digest_of_image in image_digests(split):
+                digest.update(digest_of_image.encode())
+            split = split.remove_columns(IMAGE)
         if split is not None:
             for start in range(0, len(split), _BATCH):
                 columns = split[start : start + _BATCH]

@@ -18,7 +18,7 @@ def model_card(
         facts: Further lines of the table: what was trained on, scores.
     """
     names = interface["class_names"]
-    header = ["library_name: peft", "pipeline_tag: text-classification", "tags: [sora, lora]"]
+    header = ["library_name: peft", f"pipeline_tag: {_pipeline(interface)}", "tags: [sora, lora]"]
     if not has_base and _is_hub_id(base):
         header.insert(0, f"base_model: {base}")
     rows = {**facts, **_input_facts(interface)}
@@ -40,7 +40,7 @@ def model_card(
             "",
             "## Classes" if names else "## Output",
             "",
-            *(classes if names else ["One number."]),
+            *(classes if names else [_output(interface)]),
             "",
             "## Loading",
             "",
@@ -50,19 +50,44 @@ def model_card(
             *_loading(interface, base, has_base),
             "```",
             "",
-            "In one step, without the tokenizer:",
-            "",
-            "```python",
-            *_one_step(interface, has_base),
-            "```",
-            "",
+            *_in_one_step(interface, has_base),
         ]
     )
 
 
+def _pipeline(interface: Mapping[str, Any]) -> str:
+    return {
+        "AutoModelForCausalLM": "text-generation",
+        "AutoModelForSeq2SeqLM": "text2text-generation",
+        "AutoModelForImageClassification": "image-classification",
+    }.get(_model_class(interface), "text-classification")
+
+
+def _model_class(interface: Mapping[str, Any]) -> str:
+    return interface.get("model_class", "AutoModelForSequenceClassification")
+
+
+def _is_written(interface: Mapping[str, Any]) -> bool:
+    return interface.get("labels") == "texts"
+
+
+def _has_images(interface: Mapping[str, Any]) -> bool:
+    return interface.get("inputs") == "images"
+
+
+def _output(interface: Mapping[str, Any]) -> str:
+    return "A text." if _is_written(interface) else "One number."
+
+
 def _input_facts(interface: Mapping[str, Any]) -> dict[str, str]:
-    facts = {
-        "labels": str(interface["num_labels"]),
+    if _has_images(interface):
+        height, width = interface["image_size"]
+        return {
+            "labels": str(interface["num_labels"]),
+            "images": f"{height} x {width} pixels, as the processor makes them",
+        }
+    facts = {} if _is_written(interface) else {"labels": str(interface["num_labels"])}
+    facts |= {
         "longest input": f"{interface['max_length']} tokens; longer texts are cut",
         "padding": f"{interface['pad_token']} (id {interface['pad_token_id']}), "
         f"on the {interface['padding_side']}",
@@ -89,41 +114,86 @@ def _where(base: str, has_base: bool) -> str:
 
 
 def _loading(interface: Mapping[str, Any], base: str, has_base: bool) -> list[str]:
+    source = 'f"{folder}/base"' if has_base else repr(base)
+    kind = _model_class(interface)
+    processor = "AutoImageProcessor" if _has_images(interface) else "AutoTokenizer"
+    imports = sorted(["AutoConfig", kind, processor])
+    what, head = "class names and pad token", "its head is that of the adapter"
+    if _is_written(interface):
+        what, head = "its pad token", "as it was published"
+    return [
+        "import torch",
+        "from peft import PeftModel",
+        f"from transformers import {', '.join(imports)}",
+        "",
+        'folder = "."  # this folder',
+        f'config = AutoConfig.from_pretrained(f"{{folder}}/base")  # {what}',
+        f"base = {kind}.from_pretrained(",
+        f"    {source}, config=config, dtype=torch.float32, ignore_mismatched_sizes=True",
+        f")  # {head}",
+        "model = PeftModel.from_pretrained(base, folder).eval()",
+        *_use(interface),
+    ]
+
+
+def _use(interface: Mapping[str, Any]) -> list[str]:
+    """Return how the loaded model is asked."""
+    classes = "model.config.id2label[int(index)] for index in logits.argmax(dim=1)"
+    if _has_images(interface):
+        return [
+            "processor = AutoImageProcessor.from_pretrained(folder)",
+            "",
+            "def classify(images):  # of PIL, RGB",
+            '    inputs = processor(images, return_tensors="pt")',
+            "    with torch.no_grad():",
+            "        logits = model(**inputs).logits",
+            f"    return [{classes}]",
+        ]
+    tokenizer = "tokenizer = AutoTokenizer.from_pretrained(folder)"
+    if _is_written(interface):
+        return [
+            tokenizer,
+            "",
+            'inputs = tokenizer("The beginning", return_tensors="pt")',
+            "ids = model.generate(**inputs, max_new_tokens=40, do_sample=False)",
+            "answer = tokenizer.decode(ids[0], skip_special_tokens=True)",
+        ]
     padding = "True"
     if interface["padded_to"] is not None:
         padding = f'"max_length", max_length={interface["padded_to"]}'
     limit = "" if interface["padded_to"] is not None else f", max_length={interface['max_length']}"
-    source = 'f"{folder}/base"' if has_base else repr(base)
-    last = "model.config.id2label[int(index)] for index in logits.argmax(dim=1)"
-    answer = (
-        f"answers = [{last}]" if interface["class_names"] else "answers = logits[:, 0].tolist()"
-    )
+    answer = f"answers = [{classes}]"
     return [
-        "import torch",
-        "from peft import PeftModel",
-        "from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer",
-        "",
-        'folder = "."  # this folder',
-        'config = AutoConfig.from_pretrained(f"{folder}/base")  # class names and pad token',
-        "base = AutoModelForSequenceClassification.from_pretrained(",
-        f"    {source}, config=config, dtype=torch.float32, ignore_mismatched_sizes=True",
-        ")  # its head is that of the adapter",
-        "model = PeftModel.from_pretrained(base, folder).eval()",
-        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        tokenizer,
         "",
         'texts = ["a text", "and another one"]',
         f"inputs = tokenizer(texts, truncation=True{limit}, padding={padding}, "
         'return_tensors="pt")',
         "with torch.no_grad():",
         "    logits = model(**inputs).logits",
-        answer,
+        answer if interface["class_names"] else "answers = logits[:, 0].tolist()",
+    ]
+
+
+def _in_one_step(interface: Mapping[str, Any], has_base: bool) -> list[str]:
+    """Return the section on PEFT's own loaders, which know no images."""
+    if _has_images(interface):
+        return []
+    return [
+        "In one step, without the tokenizer:",
+        "",
+        "```python",
+        *_one_step(interface, has_base),
+        "```",
+        "",
     ]
 
 
 def _one_step(interface: Mapping[str, Any], has_base: bool) -> list[str]:
-    first = ["from peft import AutoPeftModelForSequenceClassification", ""]
-    if has_base:
-        return [*first, "model = AutoPeftModelForSequenceClassification.from_pretrained(folder)"]
+    kind = "AutoPeftModel" + _model_class(interface).removeprefix("AutoModel")
+    first = [f"from peft import {kind}", ""]
+    if has_base or _is_written(interface):
+        return [*first, f"model = {kind}.from_pretrained(folder)"]
     names = interface["class_names"]
     values: dict[str, Any] = {"num_labels": interface["num_labels"]}
     if names:
@@ -131,13 +201,7 @@ def _one_step(interface: Mapping[str, Any], has_base: bool) -> list[str]:
         values["label2id"] = {name: index for index, name in enumerate(names)}
     values["pad_token_id"] = interface["pad_token_id"]
     lines = [f"    {name}={pformat(value, width=80)}," for name, value in values.items()]
-    return [
-        *first,
-        "model = AutoPeftModelForSequenceClassification.from_pretrained(",
-        "    folder,",
-        *lines,
-        ")",
-    ]
+    return [*first, f"model = {kind}.from_pretrained(", "    folder,", *lines, ")"]
 
 
 def _is_hub_id(base: str) -> bool:

@@ -49,7 +49,7 @@ class StageRecorder:
         *,
         config: RunConfig,
         task: Task,
-        task_type: str,
+        task_type: str | None,
         stationarity: Stationarity,
         hidden_size: int,
     ) -> None:
