@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     AutoModelForImageClassification,
-    PreTrainedTokenizerBase,
 )
 from typing_extensions import override
 
@@ -40,7 +39,7 @@ class ImageClassification(ClassObjective):
     def collate(
         self,
         rows: Sequence[Mapping[str, Any]],
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        tokenizer: Any = None,
         *,
         length: int | None = None,
     ) -> dict[str, Tensor]:

@@ -18,18 +18,20 @@ class CheckedSplit:
 
     Args:
         counter: What gives classes their numbers; it has seen no label of a regression.
+        has_labels: Whether examples have any.
     """
 
-    def __init__(self, counter: ClassCounter) -> None:
+    def __init__(self, counter: ClassCounter, *, has_labels: bool = True) -> None:
         self.counter = counter
+        self.has_labels = has_labels
         self.texts: dict[str, list[pa.Array]] = {}
         self.scores: list[pa.Array] = []
 
     def dataset(self, label_names: Sequence[str]) -> Dataset:
         """Return the examples; without class names, labels are numbers, or 0 for texts alone."""
-        if not self.scores and not self.counter.codes:  # texts alone
-            (rows, *_) = self.texts.values()
-            labels = pa.chunked_array([pa.array(np.zeros(len(c), np.int64)) for c in rows])
+        if not self.has_labels:
+            count = sum(len(chunk) for chunk in next(iter(self.texts.values()), []))
+            labels = pa.chunked_array([pa.array(np.zeros(count, np.int64))])
         elif label_names:
             labels = pa.chunked_array([pa.array(self.counter.indices(label_names))])
         else:
@@ -58,7 +60,8 @@ def checked_split(
     Raises:
         ValueError: If a text or a label cannot be used.
     """
-    split = CheckedSplit(ClassCounter(label_column or "", key=key))
+    counter = ClassCounter(label_column or "", key=key)
+    split = CheckedSplit(counter, has_labels=label_column is not None)
     for chunk in chunks:
         for output, column in sources.items():
             split.texts.setdefault(output, []).append(_texts(chunk, column, key=key))

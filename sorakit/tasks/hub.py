@@ -53,7 +53,8 @@ def load_hub(config: TaskConfig) -> Task:
     train, held_out, how = _choose_splits(splits, config)
     label_column = None if is_texts_alone(config) else _label_column(train.features, config)
     has_images = is_images(train.features, config)
-    sources = {}
+    sources: dict[str, str] = {}
+    column = image_column(train.features) if has_images else None
     if not has_images:
         sources[TEXT] = _text_column(train.features, config, label_column)
     if config.text_pair_column is not None:
@@ -75,8 +76,7 @@ def load_hub(config: TaskConfig) -> Task:
     if label_column is not None and not has_numbers:
         label_names = kept or checked[0].counter.class_names()
     datasets = tuple(split.dataset(label_names) for split in checked)
-    if has_images:
-        column = image_column(train.features)
+    if column is not None:
         parts = ((train, "the training split"), (held_out, "the held-out split"))
         images = (images_of(part, column, place=name, key=_key(config)) for part, name in parts)
         datasets = tuple(

@@ -118,9 +118,9 @@ class AdaptationData(pl.LightningDataModule):
                 for name, split in sources.items()
             }
         self.num_cut = {name: split.num_cut for name, split in tokens.items()}
-        self.tokenizer = tokenizer
+        self.tokenizer: Any = tokenizer
         self.max_length = max_length
-        self.tokens = tokens
+        self.tokens: dict[str, Any] = tokens
         self.padding = Padding()
         if is_text and tokenizer.padding_side == "left":
             self.padding = Padding(side="left")

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -14,13 +15,13 @@ TO_TEXT: Any = objective("text_to_text")
 NUM_TOKENS = 32
 
 
-def logits_for(tokens: list[int], *, wrong: set[int] = frozenset()) -> Tensor:
+def logits_for(tokens: list[int], *, wrong: Collection[int] = ()) -> Tensor:
     """Return logits whose largest entry is every token, or another one at the places `wrong`."""
     best = [(token + 1) % NUM_TOKENS if at in wrong else token for at, token in enumerate(tokens)]
     return 4.0 * torch.nn.functional.one_hot(torch.tensor(best), NUM_TOKENS).float()
 
 
-def columns(tokens: list[int], *, wrong: set[int] = frozenset(), ignored: int = 0) -> dict:
+def columns(tokens: list[int], *, wrong: Collection[int] = (), ignored: int = 0) -> dict:
     """Return the row of an example, the last of whose tokens is the end of the text."""
     labels = torch.tensor([[IGNORED] * ignored + tokens[ignored:]])
     outputs, counts = TO_TEXT.outputs(logits_for(tokens, wrong=wrong)[None], labels)
@@ -109,7 +110,7 @@ def test_rate_is_over_texts_that_are_long_enough():
 
 
 def test_length_is_that_of_greedy_decoding():
-    model = tiny_llama()
+    model: Any = tiny_llama()
     generator = torch.Generator().manual_seed(1)
     lengths = []
     for _ in range(12):
