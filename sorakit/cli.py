@@ -490,16 +490,28 @@ def _sweep(options: Namespace) -> int:
 
 def _study(options: Namespace, *, run_options: Choice) -> int:
     from sorakit.studies.conduct import conduct
-    from sorakit.studies.specification import Request, parse_ranks, specification
-    from sorakit.sweep.grid import read_yaml
 
     for name in ("workers", "threads_per_run"):
         if options[name] < 1:
             raise ValueError(f"`--{name.replace('_', '-')}` must be >= 1, got {options[name]}.")
+    done = conduct(
+        _study_specification(options, run_options),
+        workers=options.workers,
+        threads_per_run=options.threads_per_run,
+        dry_run=options.dry_run,
+        say=_say,
+    )
+    return 0 if done else _FAILED
+
+
+def _study_specification(options: Namespace, run_options: Choice) -> Any:
+    from sorakit.studies.specification import Request, parse_ranks, specification
+    from sorakit.sweep.grid import read_yaml
+
     from_files: Choice = {}
     for file in options.config or ():
         from_files |= flatten(read_yaml(Path(file)))
-    spec = specification(
+    return specification(
         Request(
             data=options.data or [],
             backbone=options.backbone,
@@ -511,14 +523,6 @@ def _study(options: Namespace, *, run_options: Choice) -> int:
             out=options.out,
         )
     )
-    done = conduct(
-        spec,
-        workers=options.workers,
-        threads_per_run=options.threads_per_run,
-        dry_run=options.dry_run,
-        say=_say,
-    )
-    return 0 if done else _FAILED
 
 
 def _run_plan(plan: Any, engine: Callable[[], Any]) -> int:
