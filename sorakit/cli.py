@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -16,11 +17,13 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 from typing_extensions import override
 
 from sorakit.config import RunConfig, with_home
+from sorakit.option_errors import in_plain_words
 from sorakit.options import (
     Choice,
     describe_variants,
     flatten,
     one_line,
+    option_types,
     run_config,
     split_options,
     with_nulls,
@@ -100,7 +103,11 @@ class _Parser(ArgumentParser):
         super().__init__(formatter_class=_Formatter, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002  # jsonargparse's signature
-        _fail(one_line(message))
+        _fail(in_plain_words(one_line(message), options=option_types(), arguments=self._types()))
+
+    def _types(self) -> dict[str, Any]:
+        """Return the types of the arguments that are no options of a run."""
+        return {action.dest: getattr(action, "_typehint", None) or str for action in self._actions}
 
 
 class _RunParser(_Parser):
@@ -134,6 +141,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     run_options: Choice = {}
     if words[:1] in (["run"], ["check"]):
         words = with_nulls(words)
+        try:
+            _require_yaml(words)
+        except ValueError as error:
+            _fail(str(error))
     elif words[:1] == ["study"]:
         try:
             words, run_options = split_options(words)
@@ -159,6 +170,21 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.write(f"\n{how}. Rerun the same command to resume from the last checkpoint.\n")
         sys.exit(128 + signum)
     sys.exit(code)
+
+
+def _require_yaml(words: Sequence[str]) -> None:
+    """Read the files of `--config` once, for messages that say the file and the line.
+
+    Raises:
+        ValueError: If one cannot be read, is no YAML, or holds no options.
+    """
+    files = [word.partition("=")[2] for word in words if word.startswith("--config=")]
+    files += [file for word, file in pairwise(words) if word == "--config"]
+    if files:
+        from sorakit.sweep.grid import read_yaml
+
+        for file in files:
+            read_yaml(Path(file))
 
 
 def _format_warning(

@@ -103,7 +103,7 @@ WRONG: dict[str, tuple[dict[str, str | None], tuple[str, ...]]] = {
     "unknown_task": ({"task__name": "imdb"}, ("`task.name` must be one of", "mrpc", "'imdb'")),
     "missing_data_folder": (
         {"task__data_dir": "/no/such/folder"},
-        ("`task.train_file` must be an existing file, got '/no/such/folder/train.csv'.",),
+        ("`task.data_dir` must be an existing folder, got '/no/such/folder'.",),
     ),
     "missing_glue_folder": (
         {
