@@ -320,7 +320,7 @@ def test_complete_run_is_repeated_beside_itself_bit_for_bit(complete, capsys):
     assert capsys.readouterr().out.splitlines() == [
         f"{complete} is complete: its configuration runs again in {again}.",
         f"Completed {again}",
-        f"Its 4 stages are those of {complete}, bit for bit.",
+        f"Its 4 stages are those of {complete}, bit for bit, with ranks and examples.",
     ]
     files = ("stages.jsonl", "ranks.jsonl", "examples.parquet")
     assert all((again / name).read_bytes() == (complete / name).read_bytes() for name in files)
@@ -331,11 +331,15 @@ def test_repetition_goes_where_it_is_told_and_says_where_it_differs(complete, tm
     shutil.copytree(complete, other)
     lines = (other / "stages.jsonl").read_text().splitlines()
     stage = json.loads(lines[2])
-    lines[2] = json.dumps({**stage, "train_loss": math.nextafter(stage["train_loss"], math.inf)})
+    next_loss = math.nextafter(stage["train_loss"], math.inf)
+    lines[2] = json.dumps({**stage, "train_loss": next_loss})
     (other / "stages.jsonl").write_text("\n".join(lines) + "\n")
     assert call("run", str(other), f"--out_dir={tmp_path / 'copy'}") == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-1].startswith(f"From stage 2 on it differs from {other}.")
+    assert printed[-1].startswith(
+        f"From stage 2 on it differs from {other}: `train_loss` is {stage['train_loss']}, there "
+        f"{next_loss}. Machine, versions, data and commit are the same in both meta.json: "
+    )
     assert load_run(tmp_path / "copy").state == "completed"
 
 
@@ -345,7 +349,7 @@ def test_packed_run_is_repeated_in_the_folder_of_a_new_run(complete, tmp_path, c
     packed = pack / load_run(complete).run_id
     assert call("run", str(packed)) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-1] == f"Its 4 stages are those of {packed}, bit for bit."
+    assert printed[-1].startswith(f"Its 4 stages are those of {packed}, bit for bit")
     assert is_complete(tmp_path / "runs" / "files" / packed.name)
 
 
