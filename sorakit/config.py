@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from sorakit.quoting import quoted
+from sorakit.rank_pattern import checked_rank_pattern, read_rank_pattern
 from sorakit.variants import ADAPTERS, CONTROLS, GATES
 
 if TYPE_CHECKING:
@@ -194,11 +195,25 @@ class MethodConfig:
     gate_init: GateInit = "auto"
     """Gates at the start: ones, zeros, normal, or auto (free scale 1, unit scale 0, released N(0,
     1))."""
+    rank_pattern: str | dict[str, int] | None = None
+    """lora_pattern: the ranks of the adapted matrices, a file `rank_pattern.json` that stands in
+    the adapter folder of every stage. A run's configuration holds what is in the file."""
     train_head: bool = True
     """Train the task head beside the adapter. It is saved, and never counted among adapter
     parameters."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.rank_pattern, str):
+            # What the file holds, not where it is, decides the run and names it.
+            ranks = read_rank_pattern(Path(with_home(self.rank_pattern)))
+            object.__setattr__(self, "rank_pattern", ranks)
+        elif self.rank_pattern is not None:
+            object.__setattr__(self, "rank_pattern", checked_rank_pattern(self.rank_pattern))
+        if self.rank_pattern is not None and self.name != "lora_pattern":
+            raise ValueError(
+                "`method.rank_pattern` must be null unless `method.name` is lora_pattern, got "
+                f"{quoted(self.rank_pattern)}."
+            )
         _require(self.r >= 1, "method.r", ">= 1", self.r)
         _require(_is_positive(self.lora_alpha), "method.lora_alpha", "> 0", self.lora_alpha)
         _require(0 <= self.lora_dropout < 1, "method.lora_dropout", "in [0, 1)", self.lora_dropout)

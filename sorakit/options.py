@@ -152,7 +152,8 @@ def flatten(content: Mapping[str, Any]) -> Choice:
 
 def _leaves(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in content.items():
-        if isinstance(value, dict) and value:
+        # An option whose value is a mapping is one: method.rank_pattern.
+        if isinstance(value, dict) and value and f"{prefix}{name}" not in option_types():
             yield from _leaves(cast(dict[str, Any], value), f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

@@ -26,6 +26,7 @@ _LATER_OPTIONS = (
     ("task", "train_split"),
     ("task", "validation_split"),
     ("method", "exclude_modules"),
+    ("method", "rank_pattern"),
 )
 """Options that came after records with this method version: null is what a run did before them, and
 has no mention, so that it keeps its name."""

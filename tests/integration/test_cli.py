@@ -459,9 +459,23 @@ def elements(folder: Path) -> int:
 def test_export_copies_the_adapter_of_a_stage(complete, tmp_path):
     assert call("export", str(complete), "--stage=1", f"--out={tmp_path / 'adapter'}") == 0
     original = {p.name: p.read_bytes() for p in (complete / "adapters" / "stage_01").iterdir()}
-    assert set(original) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert set(original) == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "rank_pattern.json",
+    }
     copied = {name: (tmp_path / "adapter" / name).read_bytes() for name in original}
     assert copied == original
+
+
+def test_lora_retrained_from_the_ranks_of_a_stage_has_as_many_parameters(hub, complete, tmp_path):
+    ranks = complete / "adapters" / "stage_01" / "rank_pattern.json"
+    changed = {"method__name": "lora_pattern", "method__gate_init": None}
+    again = options(hub, tmp_path / "lora", **changed, method__rank_pattern=str(ranks))
+    assert call(*again) == 0
+    [stage] = load_run(tmp_path / "lora").stages["num_nonzero_params"]
+    assert stage == load_run(complete).stages["num_nonzero_params"][1] > 0
+    assert call("run", str(tmp_path / "lora")) == 0  # its record holds the ranks, not the file
 
 
 def test_export_says_the_score_of_the_adapter_in_plain_peft(complete, tmp_path, capsys):

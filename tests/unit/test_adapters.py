@@ -19,6 +19,9 @@ methods = pytest.mark.parametrize("method", ADAPTERS.names)
 
 def built(model, method: str, **options) -> tuple[Adapter, PeftModel]:
     torch.manual_seed(0)
+    if method == "lora_pattern":
+        layers = "bert.encoder.layer.{}.attention.self.query"
+        options = {"rank_pattern": {layers.format(0): 1, layers.format(1): 3}, **options}
     config = RunConfig(method=MethodConfig(name=method, r=2, **options))
     return adapter(method), adapter(method).build(model, config, head=["classifier"])
 
