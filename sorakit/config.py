@@ -188,7 +188,8 @@ class MethodConfig:
     """Dropout on the input of lora_A while training."""
     target_modules: str | list[str] = "all-linear"
     """Matrices to adapt: all-linear (every linear layer below the task head), one regular
-    expression, or a list of name endings such as [query,value]."""
+    expression, a list of name endings such as [query,value], or of the paper's six matrix types
+    W_Q, W_K, W_V, W_O, W_F1, W_F2 (BERT, RoBERTa, DeBERTa, MPNet, DistilBERT)."""
     exclude_modules: str | list[str] | None = None
     """Matrices of `target_modules` to leave out, written as these. What gets no gradient is left
     out in any case, with a warning."""
@@ -201,6 +202,19 @@ class MethodConfig:
     train_head: bool = True
     """Train the task head beside the adapter. It is saved, and never counted among adapter
     parameters."""
+    target_r: float | None = None
+    """adalora: rank that is left, on average over the adapted matrices; null is half of `r`, with
+    which it begins."""
+    allocation_epochs: float = 10.0
+    """adalora: passes in which the rank falls to `target_r`; it trains on until it converges."""
+    bottleneck: int = 16
+    """adapter: width of the bottleneck."""
+    placement: Literal["houlsby", "pfeiffer"] = "houlsby"
+    """adapter: behind attention and feed-forward network (houlsby), or behind the latter alone."""
+    virtual_tokens: int = 8
+    """prefix, prompt: trained positions before every input."""
+    dimension: int = 200
+    """random_subspace: numbers that are trained."""
 
     def __post_init__(self) -> None:
         if isinstance(self.rank_pattern, str):
@@ -214,6 +228,14 @@ class MethodConfig:
                 "`method.rank_pattern` must be null unless `method.name` is lora_pattern, got "
                 f"{quoted(self.rank_pattern)}."
             )
+        _require(
+            _is_positive(self.allocation_epochs),
+            "method.allocation_epochs",
+            "> 0",
+            self.allocation_epochs,
+        )
+        for name in ("bottleneck", "virtual_tokens", "dimension"):
+            _require(getattr(self, name) >= 1, f"method.{name}", ">= 1", getattr(self, name))
         _require(self.r >= 1, "method.r", ">= 1", self.r)
         _require(_is_positive(self.lora_alpha), "method.lora_alpha", "> 0", self.lora_alpha)
         _require(0 <= self.lora_dropout < 1, "method.lora_dropout", "in [0, 1)", self.lora_dropout)

@@ -27,6 +27,7 @@ class Control:
         rises: Whether xi rises after the dense stage.
         trains: Whether sparsifying stages train at all.
         restarts: Whether every stage is trained like a dense stage, from the start.
+        refits: Whether what a stage leaves is refitted although nothing is trained before.
         sets_count: Whether it sets the number of parameters, and not xi.
         is_null_model: Whether it differs from Algorithm 1 from the first step on, so that it has a
             dense stage of its own.
@@ -36,6 +37,7 @@ class Control:
     rises: bool = True
     trains: bool = True
     restarts: bool = False
+    refits: bool = False
     sets_count: bool = False
     is_null_model: bool = False
     changes_task: bool = False
