@@ -102,9 +102,10 @@ class TaskConfig:
     folder in the Hub's layout, or of CSV, JSON or parquet files named for their split."""
     max_length: int = 128
     """Longest input in word pieces; longer ones are cut."""
-    split_protocol: Literal["official", "sora"] = "official"
-    """GLUE only. official: GLUE train and validation. sora: the SoRA authors' halves, with a test
-    split."""
+    split_protocol: Literal["official", "sora", "train_halves"] = "official"
+    """official: trained on the training split, held out is the validation split. sora (GLUE): the
+    SoRA authors' halves, with a test split. train_halves: half of the training examples is trained
+    on and the other half held out, to choose options by what no table reports."""
     train_examples: int | None = None
     """Training examples, a sample that keeps the share of every class, drawn with seed 42 whatever
     the run's seed; null takes all, as do fewer examples than that."""

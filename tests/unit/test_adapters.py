@@ -123,11 +123,11 @@ def test_pfeiffer_has_half_of_the_adapters_of_houlsby(tiny_bert):
 
 def test_adalora_is_refused_a_budget_that_is_none():
     message = (
-        "`method.target_r` must be in (0, method.r = 2], got 3. It is the average rank that is "
+        "`method.target_r` must be in (0, method.r = 2], got 2.5. It is the average rank that is "
         "left."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        RunConfig(method=MethodConfig(name="adalora", r=2, target_r=3))
+        RunConfig(method=MethodConfig(name="adalora", r=2, target_r=2.5))
 
 
 def test_dylora_of_one_rank_is_refused():
