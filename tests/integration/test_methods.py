@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from sorakit.metric_names import GENERALIZATION_SPLIT
 from sorakit.options import run_config
 from sorakit.records import Run, load_run
+from sorakit.schedule.levels import target_counts
 from sorakit.tasks import load_task
 from sorakit.training.run import run
 from sorakit.variants import ADAPTERS
@@ -55,7 +56,12 @@ def runs(hub: Path) -> Runs:
     return Runs(hub)
 
 
-@pytest.mark.parametrize("method", METHODS)
+def _each(methods: tuple[str, ...], *, quick: tuple[str, ...]) -> list[object]:
+    """Return methods as parameters, of which all but those with state of their own are slow."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in methods]
+
+
+@pytest.mark.parametrize("method", _each(METHODS, quick=("adalora", "dylora")))
 def test_killed_run_goes_on_bit_for_bit(method, hub, runs, monkeypatch):
     config = method_run(hub, method, f"killed-{method}")
     with monkeypatch.context() as patch:
@@ -66,7 +72,7 @@ def test_killed_run_goes_on_bit_for_bit(method, hub, runs, monkeypatch):
     assert_same_run(hub / f"killed-{method}", runs[method].path)
 
 
-@pytest.mark.parametrize("method", CUTS)
+@pytest.mark.parametrize("method", _each(CUTS, quick=("lora_svd",)))
 def test_killed_refit_of_a_cut_goes_on_bit_for_bit(method, hub, runs, monkeypatch):
     config = method_run(hub, method, f"killed-refit-{method}")
     with monkeypatch.context() as patch:
@@ -155,14 +161,13 @@ def test_dylora_evaluates_every_prefix(runs):
 
 
 @pytest.mark.parametrize("method", CUTS)
-def test_cuts_have_the_budgets_of_a_path_and_a_refit_beside_the_cut_itself(method, hub, runs):
-    config = method_run(hub, "sora", f"path-{method}", epochs=0.5)
-    path = load_run(run(config, show_progress=False).path).stages
+def test_cuts_have_the_budgets_of_a_path_and_a_refit_beside_the_cut_itself(method, runs):
     cut = runs[method].stages
     assert cut["stage"].tolist() == [0, 1, 2]
-    dense = path["num_nonzero_params"].iloc[0] == path["num_adapter_params"].iloc[0]
-    if dense:  # targets are shares of what the dense stage left
-        assert (cut["num_nonzero_params"] - path["num_nonzero_params"]).abs().max() <= 64
+    dense = int(cut["num_adapter_params"].iloc[0])
+    targets = target_counts(dense=dense, smallest=32, num_stages=2)
+    over = [int(c) - t for c, t in zip(cut["num_nonzero_params"].iloc[1:], targets, strict=True)]
+    assert all(0 <= more < 48 for more in over)  # within the rank that takes it to the target
     assert cut["penalised_generalization"].notna().tolist() == [False, True, True]
     assert cut["refit_stopped_by"].iloc[1:].notna().all()
     assert cut["xi"].tolist() == [0.0, 0.0, 0.0]
