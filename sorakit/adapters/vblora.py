@@ -36,9 +36,9 @@ class VbLora(PeftAdapter):
         from peft import VBLoRAConfig
 
         targets = target_options(model, config, head=head)
-        layers = [model.get_submodule(name) for name in targets["target_modules"]]
-        sizes = [size for layer in layers for size in layer.weight.shape]  # pyright: ignore[reportArgumentType]  # of linear layers
-        length = math.gcd(*map(int, sizes))
+        weights = [model.get_parameter(f"{name}.weight") for name in targets["target_modules"]]
+        sizes = [size for weight in weights for size in weight.shape]
+        length = math.gcd(*sizes)
         while length > _LONGEST_VECTOR:
             length = next(length // k for k in range(2, length + 1) if length % k == 0)
         peft_config = VBLoRAConfig(
