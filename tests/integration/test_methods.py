@@ -20,7 +20,9 @@ from tests.support.tiny_hub import tiny_run
 STEPS = 8
 """Optimizer steps in a pass."""
 CUTS = ("lora_magnitude", "lora_random", "lora_svd")
-METHODS = tuple(name for name in ADAPTERS.names if name not in ("sora", "head_only", "lora"))
+METHODS = tuple(
+    name for name in ADAPTERS.names if name not in ("sora", "head_only", "lora", "lora_pattern")
+)
 HEAD = ["bert.pooler", "classifier"]
 
 
