@@ -303,6 +303,30 @@ def _parser(command: Sequence[str]) -> ArgumentParser:
         help="Load the adapter in plain PEFT and compare its score with the record.",
     )
     commands.add_subcommand("export", export, help="copy the LoRA of one stage")
+    predict = _Parser(
+        description="Write what the adapter of one stage says of the texts in a file: the class of "
+        "each row and the probability of every class, or its number, as CSV."
+    )
+    predict.add_argument("run", metavar="RUN", help="Run folder.")
+    predict.add_argument(
+        "--stage", type=int, required=True, help="Number of the stage; 0 is dense."
+    )
+    predict.add_argument(
+        "--file",
+        type=str,
+        required=True,
+        help="CSV, TSV, JSON, JSON lines or parquet with the columns of texts of the run's task.",
+    )
+    predict.add_argument(
+        "--out", type=str | None, default=None, help="File to write; null writes to stdout."
+    )
+    predict.add_argument(
+        "--glue",
+        action="store_true",
+        help="Write the task's file of a submission to the GLUE benchmark instead, for the "
+        "official test file; --out is then the folder it goes to.",
+    )
+    commands.add_subcommand("predict", predict, help="classes and probabilities for new texts")
     commands.add_subcommand("sync", _sync_parser(), help="send runs and their dashboard to W&B")
     return parser
 
@@ -659,6 +683,40 @@ def _export(options: Namespace) -> int:
     return 0
 
 
+def _predict(options: Namespace) -> int:
+    from sorakit.records import ADAPTERS_DIR, load_run, stage_name
+
+    run = load_run(options.run)
+    if not (run.path / ADAPTERS_DIR / stage_name(options.stage)).is_dir():
+        last = len(run.stages) - 1
+        raise ValueError(f"`--stage` must be a stage of the run, 0 to {last}, got {options.stage}.")
+    out = None if options.out is None else Path(options.out)
+    if options.glue and out is None:
+        raise ValueError("`--out` must be a folder when `--glue` is given, got null.")
+    if not options.glue and out is not None and out.exists():
+        raise ValueError(f"`--out` must be a new file, got {options.out!r}, which exists.")
+    from sorakit.training.predict import predict, predictions_csv, submission
+    from sorakit.training.run import quiet_libraries  # torch takes seconds to import
+
+    quiet_libraries()
+    task = run.config["task"]["name"]
+    found = predict(run, options.stage, Path(options.file))
+    text = predictions_csv(found)
+    if options.glue:
+        assert out is not None
+        name, text = submission(found, task)
+        out = out / name
+        if out.exists():
+            raise ValueError(f"`--out` must not hold {name} yet, got {options.out!r}.")
+    if out is None:
+        sys.stdout.write(text)
+        return 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, "utf-8")
+    _say(f"{len(found.outputs):,} predictions -> {out}")
+    return 0
+
+
 def _retaining(run: Any, share: float) -> int:
     """Return the stage with the fewest parameters that keep `share` of dense generalization."""
     from sorakit.retention import sparsest_keeping
@@ -699,6 +757,7 @@ _COMMANDS = {
     "sweep": _sweep,
     "status": _status,
     "export": _export,
+    "predict": _predict,
     "sync": _sync,
 }
 
