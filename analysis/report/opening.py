@@ -15,9 +15,11 @@ from analysis.number_text import compact, percent
 from analysis.ranking_table import dataset_names, key_of
 from analysis.report.sentences import counted, number
 from analysis.slope_changepoint import ALPHA
+from analysis.weights import has_refit
 
 _NONE = "-"
 _OPEN = "not told apart"
+_NOT_REFITTED = "; stages were not refitted, so they are curves of a schedule, not of the data"
 _MANY = 20  # comparisons from which on one is to be expected by chance
 
 
@@ -75,7 +77,7 @@ def opening(comparison: Comparison, runs: RunSet, frontiers: pd.DataFrame) -> Op
     noun = "configurations" if (comparison.table["variant"] != "").any() else "datasets"
     return Opening(
         sentences=(
-            _what_was_run(rows, num_runs=len(runs.runs)),
+            _what_was_run(rows, runs),
             _what_is_added(comparison.table, len(rows), noun),
             _how_few(rows),
             _what_goes_first(rows, noun),
@@ -158,17 +160,18 @@ def _rivals_of(frontiers: pd.DataFrame, key: tuple[object, ...]) -> str:
     return f"{', '.join(filter(None, parts))} of {better + worse + neither}"
 
 
-def _what_was_run(rows: Sequence[Glance], *, num_runs: int) -> str:
+def _what_was_run(rows: Sequence[Glance], runs: RunSet) -> str:
     seeds = sorted({row.seeds for row in rows})
-    what = counted(len(rows), "curve", "curves")
+    what = f"{counted(len(rows), 'curve', 'curves')} from {counted(len(runs.runs), 'run', 'runs')}"
+    limit = "" if has_refit(runs.stages) else _NOT_REFITTED
     if seeds == [1]:
         return (
-            f"{what} from {counted(num_runs, 'run', 'runs')}, one seed each: these are leads, and "
-            "nothing here says what another seed would give."
+            f"{what}, one seed each: these are leads, and nothing here says what another seed "
+            f"would give{limit}."
         )
     each = " to ".join(str(count) for count in dict.fromkeys([seeds[0], seeds[-1]]))
     alone = "; where it is one, nothing says what another would give" if seeds[0] == 1 else ""
-    return f"{what} from {counted(num_runs, 'run', 'runs')}, {each} seeds each{alone}."
+    return f"{what}, {each} seeds each{alone}{limit}."
 
 
 def _what_is_added(table: pd.DataFrame, count: int, noun: str) -> str:

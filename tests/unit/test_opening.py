@@ -29,7 +29,8 @@ def test_one_seed_gives_leads_and_says_what_is_not_known(tmp_path: Path) -> None
     made = opened(tmp_path)
     assert made.sentences == (
         "1 curve from 1 run, one seed each: these are leads, and nothing here says what another "
-        "seed would give.",
+        "seed would give; stages were not refitted, so they are curves of a schedule, not of the "
+        "data.",
         "It is not known that the adapter adds anything to generalization: no gain over a floor "
         "is told from 0.",
         "So how few parameters keep what it adds cannot be said.",
@@ -49,7 +50,7 @@ def test_three_seeds_with_floor_and_rival_are_told_in_five_sentences(tmp_path: P
         write_run(tmp_path, "path", seed=seed, stage=masked, xi=XiConfig(spacing="target"))
     made = opened(tmp_path)
     first, added, few, goes, _ = made.sentences
-    assert first == "1 curve from 9 runs, 3 seeds each."
+    assert first.startswith("1 curve from 9 runs, 3 seeds each; stages were not refitted, so ")
     assert added == "The adapter adds to generalization here."
     assert re.fullmatch(
         r"90 % of what it adds is kept by [\d.]+ % of the dense parameters \(pydoc_topic\)\.", few
@@ -79,6 +80,7 @@ def test_comparisons_with_rivals_are_counted_and_chance_is_said(tmp_path: Path) 
 @pytest.mark.parametrize("experiment", ["small_curves"])
 def test_committed_records_open_with_what_their_page_says(experiment: str) -> None:
     made = opened(ROOT / "experiments" / "results" / experiment)
+    assert "not refitted" not in made.sentences[0]
     assert all(len(sentence) < 180 for sentence in made.sentences)
     assert [row.title for row in made.rows] == sorted(row.title for row in made.rows)
     order = next(row for row in made.rows if row.title == "pydoc_order")
