@@ -35,6 +35,7 @@ from sorakit.training.module import AdaptationModule
 from sorakit.training.progress import StageProgress
 from sorakit.training.provenance import run_meta
 from sorakit.training.recorder import StageRecorder
+from sorakit.training.sample_loss import SampleLoss
 from sorakit.training.stationarity import Stationarity
 from sorakit.training.step_recorder import StepRecorder
 from sorakit.training.xi_scheduler import TRAINER_OPTIONS, XiScheduler
@@ -207,11 +208,15 @@ def build(
         stationarity=stationarity,
         hidden_size=adapted.sizes["hidden_size"],
     )
+    control = control_of(config, hooks)
+    control.training_loss = SampleLoss(
+        module, adapted.data, batch_size=config.optim.eval_batch_size
+    )
     scheduler = XiScheduler(
         xi=method.levels(config),
         dense=config.dense,
         stage=config.stage,
-        control=control_of(config, hooks),
+        control=control,
         refit=config.refit,
         warmup_epochs=config.optim.warmup_epochs,
         null_loss=adapted.objective.null_loss(adapted.task.train[LABEL]),
