@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -16,11 +17,13 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 from typing_extensions import override
 
 from sorakit.config import RunConfig, with_home
+from sorakit.option_errors import in_plain_words
 from sorakit.options import (
     Choice,
     describe_variants,
     flatten,
     one_line,
+    option_types,
     run_config,
     split_options,
     with_nulls,
@@ -100,7 +103,11 @@ class _Parser(ArgumentParser):
         super().__init__(formatter_class=_Formatter, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002  # jsonargparse's signature
-        _fail(one_line(message))
+        _fail(in_plain_words(one_line(message), options=option_types(), arguments=self._types()))
+
+    def _types(self) -> dict[str, Any]:
+        """Return the types of the arguments that are no options of a run."""
+        return {action.dest: getattr(action, "_typehint", None) or str for action in self._actions}
 
 
 class _RunParser(_Parser):
@@ -134,6 +141,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     run_options: Choice = {}
     if words[:1] in (["run"], ["check"]):
         words = with_nulls(words)
+        try:
+            _require_yaml(words)
+        except ValueError as error:
+            _fail(str(error))
     elif words[:1] == ["study"]:
         try:
             words, run_options = split_options(words)
@@ -159,6 +170,21 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.write(f"\n{how}. Rerun the same command to resume from the last checkpoint.\n")
         sys.exit(128 + signum)
     sys.exit(code)
+
+
+def _require_yaml(words: Sequence[str]) -> None:
+    """Read the files of `--config` once, for messages that say the file and the line.
+
+    Raises:
+        ValueError: If one cannot be read, is no YAML, or holds no options.
+    """
+    files = [word.partition("=")[2] for word in words if word.startswith("--config=")]
+    files += [file for word, file in pairwise(words) if word == "--config"]
+    if files:
+        from sorakit.sweep.grid import read_yaml
+
+        for file in files:
+            read_yaml(Path(file))
 
 
 def _format_warning(
@@ -277,6 +303,30 @@ def _parser(command: Sequence[str]) -> ArgumentParser:
         help="Load the adapter in plain PEFT and compare its score with the record.",
     )
     commands.add_subcommand("export", export, help="copy the LoRA of one stage")
+    predict = _Parser(
+        description="Write what the adapter of one stage says of the texts in a file: the class of "
+        "each row and the probability of every class, or its number, as CSV."
+    )
+    predict.add_argument("run", metavar="RUN", help="Run folder.")
+    predict.add_argument(
+        "--stage", type=int, required=True, help="Number of the stage; 0 is dense."
+    )
+    predict.add_argument(
+        "--file",
+        type=str,
+        required=True,
+        help="CSV, TSV, JSON, JSON lines or parquet with the columns of texts of the run's task.",
+    )
+    predict.add_argument(
+        "--out", type=str | None, default=None, help="File to write; null writes to stdout."
+    )
+    predict.add_argument(
+        "--glue",
+        action="store_true",
+        help="Write the task's file of a submission to the GLUE benchmark instead, for the "
+        "official test file; --out is then the folder it goes to.",
+    )
+    commands.add_subcommand("predict", predict, help="classes and probabilities for new texts")
     commands.add_subcommand("sync", _sync_parser(), help="send runs and their dashboard to W&B")
     return parser
 
@@ -490,16 +540,28 @@ def _sweep(options: Namespace) -> int:
 
 def _study(options: Namespace, *, run_options: Choice) -> int:
     from sorakit.studies.conduct import conduct
-    from sorakit.studies.specification import Request, parse_ranks, specification
-    from sorakit.sweep.grid import read_yaml
 
     for name in ("workers", "threads_per_run"):
         if options[name] < 1:
             raise ValueError(f"`--{name.replace('_', '-')}` must be >= 1, got {options[name]}.")
+    done = conduct(
+        _study_specification(options, run_options),
+        workers=options.workers,
+        threads_per_run=options.threads_per_run,
+        dry_run=options.dry_run,
+        say=_say,
+    )
+    return 0 if done else _FAILED
+
+
+def _study_specification(options: Namespace, run_options: Choice) -> Any:
+    from sorakit.studies.specification import Request, parse_ranks, specification
+    from sorakit.sweep.grid import read_yaml
+
     from_files: Choice = {}
     for file in options.config or ():
         from_files |= flatten(read_yaml(Path(file)))
-    spec = specification(
+    return specification(
         Request(
             data=options.data or [],
             backbone=options.backbone,
@@ -511,14 +573,6 @@ def _study(options: Namespace, *, run_options: Choice) -> int:
             out=options.out,
         )
     )
-    done = conduct(
-        spec,
-        workers=options.workers,
-        threads_per_run=options.threads_per_run,
-        dry_run=options.dry_run,
-        say=_say,
-    )
-    return 0 if done else _FAILED
 
 
 def _run_plan(plan: Any, engine: Callable[[], Any]) -> int:
@@ -629,6 +683,40 @@ def _export(options: Namespace) -> int:
     return 0
 
 
+def _predict(options: Namespace) -> int:
+    from sorakit.records import ADAPTERS_DIR, load_run, stage_name
+
+    run = load_run(options.run)
+    if not (run.path / ADAPTERS_DIR / stage_name(options.stage)).is_dir():
+        last = len(run.stages) - 1
+        raise ValueError(f"`--stage` must be a stage of the run, 0 to {last}, got {options.stage}.")
+    out = None if options.out is None else Path(options.out)
+    if options.glue and out is None:
+        raise ValueError("`--out` must be a folder when `--glue` is given, got null.")
+    if not options.glue and out is not None and out.exists():
+        raise ValueError(f"`--out` must be a new file, got {options.out!r}, which exists.")
+    from sorakit.training.predict import predict, predictions_csv, submission
+    from sorakit.training.run import quiet_libraries  # torch takes seconds to import
+
+    quiet_libraries()
+    task = run.config["task"]["name"]
+    found = predict(run, options.stage, Path(options.file))
+    text = predictions_csv(found)
+    if options.glue:
+        assert out is not None
+        name, text = submission(found, task)
+        out = out / name
+        if out.exists():
+            raise ValueError(f"`--out` must not hold {name} yet, got {options.out!r}.")
+    if out is None:
+        sys.stdout.write(text)
+        return 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, "utf-8")
+    _say(f"{len(found.outputs):,} predictions -> {out}")
+    return 0
+
+
 def _retaining(run: Any, share: float) -> int:
     """Return the stage with the fewest parameters that keep `share` of dense generalization."""
     from sorakit.retention import sparsest_keeping
@@ -669,6 +757,7 @@ _COMMANDS = {
     "sweep": _sweep,
     "status": _status,
     "export": _export,
+    "predict": _predict,
     "sync": _sync,
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from sorakit.quoting import quoted
+from sorakit.rank_pattern import checked_rank_pattern, read_rank_pattern
 from sorakit.variants import ADAPTERS, CONTROLS, GATES, OBJECTIVES
 
 if TYPE_CHECKING:
@@ -123,9 +124,10 @@ class TaskConfig:
     folder in the Hub's layout, or of CSV, JSON or parquet files named for their split."""
     max_length: int = 128
     """Longest input in word pieces; longer ones are cut."""
-    split_protocol: Literal["official", "sora"] = "official"
-    """GLUE only. official: GLUE train and validation. sora: the SoRA authors' halves, with a test
-    split."""
+    split_protocol: Literal["official", "sora", "train_halves"] = "official"
+    """official: trained on the training split, held out is the validation split. sora (GLUE): the
+    SoRA authors' halves, with a test split. train_halves: half of the training examples is trained
+    on and the other half held out, to choose options by what no table reports."""
     train_examples: int | None = None
     """Training examples, a sample that keeps the share of every class, drawn with seed 42 whatever
     the run's seed; null takes all, as do fewer examples than that."""
@@ -225,18 +227,54 @@ class MethodConfig:
     """Dropout on the input of lora_A while training."""
     target_modules: str | list[str] = "all-linear"
     """Matrices to adapt: all-linear (every linear layer below the task head), one regular
-    expression, or a list of name endings such as [query,value]."""
+    expression, a list of name endings such as [query,value], or of the paper's six matrix types
+    W_Q, W_K, W_V, W_O, W_F1, W_F2 (BERT, RoBERTa, DeBERTa, MPNet, DistilBERT)."""
     exclude_modules: str | list[str] | None = None
     """Matrices of `target_modules` to leave out, written as these. What gets no gradient is left
     out in any case, with a warning."""
     gate_init: GateInit = "auto"
     """Gates at the start: ones, zeros, normal, or auto (free scale 1, unit scale 0, released N(0,
     1))."""
+    rank_pattern: str | dict[str, int] | None = None
+    """lora_pattern: the ranks of the adapted matrices, a file `rank_pattern.json` that stands in
+    the adapter folder of every stage. A run's configuration holds what is in the file."""
     train_head: bool = True
     """Train the task head beside the adapter. It is saved, and never counted among adapter
     parameters."""
+    target_r: float | None = None
+    """adalora: rank that is left, on average over the adapted matrices; null is half of `r`, with
+    which it begins."""
+    allocation_epochs: float = 10.0
+    """adalora: passes in which the rank falls to `target_r`; it trains on until it converges."""
+    bottleneck: int = 16
+    """adapter: width of the bottleneck."""
+    placement: Literal["houlsby", "pfeiffer"] = "houlsby"
+    """adapter: behind attention and feed-forward network (houlsby), or behind the latter alone."""
+    virtual_tokens: int = 8
+    """prefix, prompt: trained positions before every input."""
+    dimension: int = 200
+    """random_subspace: numbers that are trained."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.rank_pattern, str):
+            # What the file holds, not where it is, decides the run and names it.
+            ranks = read_rank_pattern(Path(with_home(self.rank_pattern)))
+            object.__setattr__(self, "rank_pattern", ranks)
+        elif self.rank_pattern is not None:
+            object.__setattr__(self, "rank_pattern", checked_rank_pattern(self.rank_pattern))
+        if self.rank_pattern is not None and self.name != "lora_pattern":
+            raise ValueError(
+                "`method.rank_pattern` must be null unless `method.name` is lora_pattern, got "
+                f"{quoted(self.rank_pattern)}."
+            )
+        _require(
+            _is_positive(self.allocation_epochs),
+            "method.allocation_epochs",
+            "> 0",
+            self.allocation_epochs,
+        )
+        for name in ("bottleneck", "virtual_tokens", "dimension"):
+            _require(getattr(self, name) >= 1, f"method.{name}", ">= 1", getattr(self, name))
         _require(self.r >= 1, "method.r", ">= 1", self.r)
         _require(_is_positive(self.lora_alpha), "method.lora_alpha", "> 0", self.lora_alpha)
         _require(0 <= self.lora_dropout < 1, "method.lora_dropout", "in [0, 1)", self.lora_dropout)

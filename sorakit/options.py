@@ -9,6 +9,8 @@ from typing import Any, cast, get_args, get_type_hints
 from jsonargparse import ArgumentParser
 
 from sorakit.config import RunConfig
+from sorakit.option_errors import describe_type, in_plain_words, not_a_section
+from sorakit.quoting import did_you_mean, quoted
 from sorakit.variants import OPTIONS
 
 Choice = dict[str, Any]
@@ -23,12 +25,17 @@ def run_config(options: Mapping[str, Any]) -> RunConfig:
     Raises:
         ValueError: If an option is unknown, or a value is wrong.
     """
+    for name in option_sections():
+        if name in options and not isinstance(options[name], Mapping):
+            raise ValueError(not_a_section(name, options[name], option_types()))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(RunConfig, "run")
     try:
         return parser.instantiate(parser.parse_object({"run": dict(options)})).run
     except ArgumentError as error:
-        raise ValueError(one_line(str(error))) from error
+        message = one_line(str(error)).replace('Parser key "run.', 'Parser key "')
+        told = in_plain_words(message, options=option_types(), arguments={})
+        raise ValueError(told) from error
 
 
 def checked_values(option: str, values: Sequence[Any]) -> list[Any]:
@@ -46,7 +53,8 @@ def checked_values(option: str, values: Sequence[Any]) -> list[Any]:
     types = option_types()
     if option not in types:
         raise ValueError(
-            f"`{option}` must be an option of `sorakit run`, and is none. See `sorakit run --help`."
+            f"`{option}` must be an option of `sorakit run`, and is none."
+            f"{did_you_mean(option, types)} See `sorakit run --help`."
         )
     parser = ArgumentParser(exit_on_error=False)
     for index in range(_VALUES_AT_ONCE):
@@ -59,7 +67,7 @@ def checked_values(option: str, values: Sequence[Any]) -> list[Any]:
         except ArgumentError as error:
             wrong = next((value for value in chunk.values() if not _fits(parser, value)), None)
             raise ValueError(
-                f"`{option}` must be {_type_name(types[option])}, got {wrong!r}."
+                f"`{option}` must be {describe_type(types[option])}, got {quoted(wrong)}."
             ) from error
         converted += [parsed[name] for name in chunk]
     return converted
@@ -75,6 +83,13 @@ def option_types() -> dict[str, Any]:
         else:
             types[name] = kind
     return types
+
+
+@cache
+def option_sections() -> tuple[str, ...]:
+    """Return the names of the groups of options."""
+    hints = get_type_hints(RunConfig).items()
+    return tuple(name for name, kind in hints if dataclasses.is_dataclass(kind))
 
 
 def with_nulls(arguments: Sequence[str]) -> list[str]:
@@ -125,7 +140,8 @@ def split_options(words: Sequence[str]) -> tuple[list[str], Choice]:
     try:
         values = parser.parse_args(with_nulls(given))
     except ArgumentError as error:
-        raise ValueError(one_line(str(error))) from error
+        told = in_plain_words(one_line(str(error)), options=types, arguments={})
+        raise ValueError(told) from error
     return rest, {name: values[name] for name in names}
 
 
@@ -136,7 +152,8 @@ def flatten(content: Mapping[str, Any]) -> Choice:
 
 def _leaves(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in content.items():
-        if isinstance(value, dict) and value:
+        # An option whose value is a mapping is one: method.rank_pattern.
+        if isinstance(value, dict) and value and f"{prefix}{name}" not in option_types():
             yield from _leaves(cast(dict[str, Any], value), f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
@@ -161,7 +178,3 @@ def _fits(parser: ArgumentParser, value: Any) -> bool:
     except ArgumentError:
         return False
     return True
-
-
-def _type_name(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

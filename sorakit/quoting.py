@@ -1,5 +1,6 @@
 """What a user wrote, quoted in a message: cut to a length at which the sentence is still read."""
 
+import difflib
 from collections.abc import Iterable
 
 LONGEST_VALUE = 100
@@ -28,6 +29,24 @@ def listed(names: Iterable[object]) -> str:
     if len(everything) > _MOST_NAMES:
         shown.append(f"... ({len(everything):,} in all)")
     return ", ".join(shown)
+
+
+def did_you_mean(name: str, names: Iterable[str], *, prefix: str = "") -> str:
+    """Return the question whether the closest of `names` was meant, or "" if none is close.
+
+    Args:
+        name: What was written.
+        names: What is there.
+        prefix: What stands before each name, as in --name.
+    """
+    by_letters = {_letters(known): known for known in names}
+    close = difflib.get_close_matches(_letters(name), by_letters, n=1, cutoff=0.6)
+    known = by_letters[close[0]] if close else ""
+    return f" Did you mean `{prefix}{cut(known, _LONGEST_NAME)}`?" if close else ""
+
+
+def _letters(name: str) -> str:
+    return name.strip().casefold().replace("-", "_").replace(" ", "_")
 
 
 def cut(text: str, longest: int = LONGEST_MESSAGE) -> str:

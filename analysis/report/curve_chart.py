@@ -29,7 +29,8 @@ _HAS_INTERVAL = "isValid(datum.y_low)"
 # One scale of dashes and one of shapes serve all layers.
 _LINE = (
     f"datum.role == '{PATH}' ? datum.curve : "
-    f"datum.role == '{FLOOR}' ? 'floor ' + datum.curve : datum.role"
+    f"datum.role == '{FLOOR}' ? 'floor ' + datum.curve : "
+    f"indexof({list(look.CONTROL_SHAPES)}, datum.role) >= 0 ? datum.role : '{look.OTHER}'"
 )
 _DASHES = {
     **look.CURVE_DASHES,

@@ -21,6 +21,8 @@ def glyph(name: str) -> str:
     Args:
         name: A curve or a role; roles have no colour of their own.
     """
+    if name not in (*look.CURVE_SHAPES, *look.CONTROL_SHAPES, FLOOR, HOLD_DENSE):
+        name = look.OTHER
     colour = look.COLOURS.get(name, look.MUTED)
     fill = look.CURVE_FILLS.get(name, "white")
     shape: str | None = look.CURVE_SHAPES.get(name) or look.CONTROL_SHAPES.get(name)

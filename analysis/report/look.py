@@ -30,6 +30,7 @@ CONTROL_SHAPES = {
     "from_scratch": "triangle-right",
     "random_gradient": "M-1,-1L1,1M-1,1L1,-1",
     "shuffled_labels": "M-1,0L1,0M0,-1L0,1",
+    "lora": "M-1,-1L1,-1M0,-1L0,1",
 }
 CONTROL_DASHES = {
     RANDOM_MASK: [2, 2],
@@ -39,7 +40,12 @@ CONTROL_DASHES = {
     "from_scratch": [1, 4],
     "random_gradient": [6, 2, 1, 2, 1, 2],
     "shuffled_labels": [3, 6],
+    "lora": [12, 2],
 }
+OTHER = "other"
+"""What rivals without a look of their own share."""
+CONTROL_SHAPES[OTHER] = "M-1,-1L0,1L1,-1"
+CONTROL_DASHES[OTHER] = [1, 2, 6, 2]
 RANK_COLOURS = [
     "#ffffff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5",
     "#08519c", "#08306b",

@@ -24,6 +24,7 @@ from analysis.report import look
 from analysis.report.blocks import Dataset, block_text, curve_data, datasets_of, map_data
 from analysis.report.curve_chart import curve_chart
 from analysis.report.glyphs import glyph
+from analysis.report.opening import opening
 from analysis.report.sentences import what_you_see
 from analysis.report.series import CURVES, GAP, MEASURES
 from analysis.weights import has_refit, with_weights
@@ -59,6 +60,7 @@ def report(runs: RunSet) -> Page:
     used = runs.runs
     stages = with_gap(with_gain_retained(runs.stages))
     datasets = datasets_of(comparison, stages)
+    frontiers = frontier(stages)
     before_refit = _before_refit(comparison, runs)
     r = int(runs.ranks["r"].max()) if len(runs.ranks) else 1
     roles = sorted(set(stages["role"]) - {PATH, FLOOR, HOLD_DENSE})
@@ -81,6 +83,7 @@ def report(runs: RunSet) -> Page:
                 "maps": {d.key: map_data(d, runs.ranks, r) for d in datasets},
             }
         ),
+        opening=opening(comparison, runs, frontiers),
         sentences=what_you_see(comparison, runs, stages),
         datasets=[block_text(d) for d in datasets],
         measures=MEASURES,
@@ -101,7 +104,7 @@ def report(runs: RunSet) -> Page:
             for row in ranking_rows(comparison.ranking, dataset_names(comparison.table))
         ],
         measures_ranked=RANKED,
-        frontiers=_frontiers(stages, datasets),
+        frontiers=_frontiers(frontiers, datasets),
         counts=_role_counts(used),
         runs=_run_rows(used, runs.configs),
         excluded=[{"path": str(path), "reason": reason} for path, reason in comparison.excluded],
@@ -122,9 +125,8 @@ def _before_refit(comparison: Comparison, runs: RunSet) -> list[Dataset]:
     return [replace(dataset, drops=[]) for dataset in datasets_of(comparison, stages)]
 
 
-def _frontiers(stages: pd.DataFrame, datasets: list[Dataset]) -> list[dict[str, Any]]:
+def _frontiers(table: pd.DataFrame, datasets: list[Dataset]) -> list[dict[str, Any]]:
     """Return the frontier of every dataset that has a rival, as cells of a table."""
-    table = frontier(stages)
     blocks = table.groupby(KEYS, sort=True)  # in the order of the datasets
     return [
         {

@@ -1,4 +1,4 @@
-"""What the page says before it shows: one paragraph, as sure as the seeds allow."""
+"""What is known in detail, in sentences as sure as the seeds allow: folded below the opening."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ _VAGUE = 10.0  # ratio of an interval's ends from which a place is said to be ha
 
 
 def what_you_see(comparison: Comparison, runs: RunSet, stages: pd.DataFrame) -> list[str]:
-    """Return the sentences of the opening paragraph.
+    """Return what is known in detail, a sentence a fact.
 
     Args:
         comparison: Comparison of the runs.
@@ -43,7 +43,7 @@ def what_you_see(comparison: Comparison, runs: RunSet, stages: pd.DataFrame) -> 
     numbered = " (options of a number: below its heading)" if several else ""
     each = " to ".join(str(number) for number in dict.fromkeys([seeds[0], seeds[-1]]))
     return [
-        f"{_counted(len(names), noun, plural)}{listed}{numbered}; {each} "
+        f"{counted(len(names), noun, plural)}{listed}{numbered}; {each} "
         f"{'seed' if seeds == [1] else 'seeds'} each.",
         _about_intervals(seeds, comparison.table),
         *_fewest_sentences(comparison.table, names),
@@ -187,7 +187,7 @@ def _control_sentence(stages: pd.DataFrame, names: Names, *, several: bool) -> l
         return []
     noun, plural = ("configuration", "configurations") if several else ("dataset", "datasets")
     who = {1: "Its curves lack"} if len(names) == 1 else {len(names): "The curves of all lack"}
-    lack = who.get(lacking, f"The curves of {_counted(lacking, noun, plural)} lack")
+    lack = who.get(lacking, f"The curves of {counted(lacking, noun, plural)} lack")
     return [f"{lack} a floor or a control that no curve should be shown without: each says which."]
 
 
@@ -197,9 +197,9 @@ def _run_sentence(comparison: Comparison, runs: RunSet) -> list[str]:
     unfinished = used[(used["state"] != "completed") & (used["role"] == PATH)]
     parts: list[str] = []
     if comparison.excluded:
-        parts.append(f"{_counted(len(comparison.excluded), 'run is', 'runs are')} left out")
+        parts.append(f"{counted(len(comparison.excluded), 'run is', 'runs are')} left out")
     if len(unfinished):
-        parts.append(f"{_counted(len(unfinished), 'path has', 'paths have')} not finished")
+        parts.append(f"{counted(len(unfinished), 'path has', 'paths have')} not finished")
     return [f"{' and '.join(parts).capitalize()} (see Runs)."] if parts else []
 
 
@@ -217,5 +217,6 @@ def _listed(texts: Iterable[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
+def counted(count: int, one: str, many: str) -> str:
+    """Return a number with its noun: 1 run, 1,200 runs."""
+    return f"{count:,} {one if count == 1 else many}"

@@ -5,13 +5,14 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sorakit.config import RunConfig
+from sorakit.config import RunConfig, XiConfig
 from sorakit.variants import ADAPTERS
 
 if TYPE_CHECKING:
     import peft
     import transformers
 
+    import sorakit.adapters._hooks
     import sorakit.method.tuner
 
 
@@ -20,11 +21,15 @@ class Adapter(ABC):
 
     Attributes:
         role: What its runs stand for in tables: path (Algorithm 1), floor, or a name of its own.
-        has_gates: Whether sparsifying stages follow the dense one; without, it is the only stage.
+        has_gates: Whether the sparsifying stages of Algorithm 1 follow the dense one.
+        has_stages: Whether stages of its own follow: what its gates keep is set, not learnt.
+        dense_name: Name of its dense stage, where other methods train the same; null is its own.
     """
 
     role: str
     has_gates: bool = False
+    has_stages: bool = False
+    dense_name: str | None = None
 
     def check(self, config: RunConfig) -> None:  # noqa: B027  # most go with all options
         """Refuse options that do not go with this method.
@@ -48,9 +53,34 @@ class Adapter(ABC):
             ValueError: If the options do not fit the model.
         """
 
-    @abstractmethod
-    def matrices(self, model: "peft.PeftModel") -> list["sorakit.method.tuner.AdaptedMatrix"]:
-        """Return the adapted matrices of a built model: what is counted, recorded and exported."""
+    def matrices(
+        self,
+        model: "peft.PeftModel",  # noqa: ARG002  # for those that have some
+    ) -> list["sorakit.method.tuner.AdaptedMatrix"]:
+        """Return the adapted matrices of a built model, whose ranks are recorded; [] for others."""
+        return []
+
+    def count(self, model: "peft.PeftModel") -> int:
+        """Return the elements of the adapter that are left: those of its file, without the head."""
+        from sorakit.method.prune import count_nonzero_params
+
+        return count_nonzero_params(self.matrices(model))
+
+    def count_all(self, model: "peft.PeftModel") -> int:
+        """Return the elements of the adapter that are trained, without the head."""
+        from sorakit.method.prune import count_adapter_params
+
+        return count_adapter_params(self.matrices(model))
+
+    def levels(self, config: RunConfig) -> XiConfig:
+        """Return what says how many stages there are, and their numbers of parameters."""
+        return config.xi
+
+    def hooks(self, config: RunConfig) -> "sorakit.adapters._hooks.TrainingHooks":  # noqa: ARG002
+        """Return what the method does in a run beside the steps of the optimizer."""
+        from sorakit.adapters._hooks import TrainingHooks
+
+        return TrainingHooks()
 
     def export(
         self,
@@ -77,6 +107,26 @@ class Adapter(ABC):
             base_model_name_or_path=base_model_name_or_path,
             task_type=task_type,
         )
+
+    def load(
+        self,
+        model: "transformers.PreTrainedModel",
+        folder: Path,
+        config: RunConfig,  # noqa: ARG002  # for adapters that plain PEFT does not know
+        *,
+        head: list[str],  # noqa: ARG002
+    ) -> "peft.PeftModel":
+        """Return `model` with what `export` wrote, in evaluation mode.
+
+        Args:
+            model: Base model with a task head, as it was before the run.
+            folder: What `export` wrote.
+            config: Resolved configuration of the run.
+            head: Names of the modules that were trained in full.
+        """
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(model, str(folder)).eval()
 
 
 def adapter(method: str) -> Adapter:

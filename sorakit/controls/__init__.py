@@ -5,6 +5,7 @@ needs follows from the weights at the start of a stage, the seed and the step.
 """
 
 # a control takes no notice of what it has no use for
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from sorakit.config import XiConfig
@@ -27,18 +28,23 @@ class Control:
         rises: Whether xi rises after the dense stage.
         trains: Whether sparsifying stages train at all.
         restarts: Whether every stage is trained like a dense stage, from the start.
+        refits: Whether what a stage leaves is refitted although nothing is trained before.
         sets_count: Whether it sets the number of parameters, and not xi.
         is_null_model: Whether it differs from Algorithm 1 from the first step on, so that it has a
             dense stage of its own.
         changes_task: Whether it trains on other data than the task's.
+        training_loss: Returns the mean loss, nats, of the model as it is on a fixed sample of
+            training examples, in evaluation mode; set before training begins.
     """
 
     rises: bool = True
     trains: bool = True
     restarts: bool = False
+    refits: bool = False
     sets_count: bool = False
     is_null_model: bool = False
     changes_task: bool = False
+    training_loss: Callable[[], float]
 
     def __init__(self, *, seed: int) -> None:
         self._seed = seed

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sorakit.method.tuner import PEFT_PREFIX, AdaptedMatrix, adapted_matrices, base_name
+from sorakit.rank_pattern import RANK_PATTERN_FILE, rank_pattern_text
 
 _DUMMY_TARGET = (
     "dummy-target-modules"  # peft.utils.constants.DUMMY_TARGET_MODULES: an adapter of nothing
@@ -117,14 +118,15 @@ def export_lora(
     """Write the pruned adapter as a plain PEFT LoRA that loads without sorakit.
 
     Modules with rank 0 are left out; scaling is folded in, so `lora_alpha` equals the rank
-    everywhere. Modules that were trained in full (`modules_to_save`: the task head) are written
+    everywhere. The ranks stand in rank_pattern.json as well, by module, for a LoRA that is trained
+    anew. Modules that were trained in full (`modules_to_save`: the task head) are written
     beside it.
 
     Args:
         model: A `PeftModel` with a SoRA adapter, or with none at all (only its trained modules are
             written).
-        save_directory: Folder for adapter_config.json and adapter_model.safetensors; made if
-            missing.
+        save_directory: Folder for adapter_config.json, adapter_model.safetensors and
+            rank_pattern.json; made if missing.
         adapter_name: The adapter.
         matrices: What is written in the place of a SoRA adapter's matrices.
         base_model_name_or_path: Written into the configuration, for loaders that find the base
@@ -142,6 +144,7 @@ def export_lora(
     _check_exportable(model, by_name.values())
     folded = {name: fold(m) for name, m in by_name.items()}
     kept = {name: a.shape[0] for name, (a, _) in folded.items() if a.shape[0] > 0}
+    ranks = rank_pattern_text(kept)
     if uniform_rank and kept:
         rank = max(kept.values())
         folded = {name: _pad(*folded[name], rank=rank) for name in kept}
@@ -168,6 +171,7 @@ def export_lora(
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     text = json.dumps(config, indent=2, sort_keys=True)
     (folder / "adapter_config.json").write_text(text + "\n", "utf-8")
+    (folder / RANK_PATTERN_FILE).write_text(ranks, "utf-8")
 
 
 def _nonzero(matrix: AdaptedMatrix) -> int:

@@ -7,6 +7,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from sorakit.method.matrix_types import MATRIX_TYPES, type_names
+
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.(.+)$")
 _MAX_LISTED = 16  # names in a message: models of several towers have hundreds
 
@@ -82,7 +84,7 @@ def resolve_target_modules(
     Args:
         model: The base model, before it is adapted.
         target_modules: all-linear, one regular expression that matches whole names, or a list of
-            name endings.
+            name endings and of the paper's matrix types (`sorakit.method.matrix_types`).
         exclude: Modules whose layers are never adapted: the task head.
         exclude_modules: Layers to leave out of `target_modules`: a regular expression or a list of
             name endings.
@@ -116,7 +118,11 @@ def resolve_target_modules(
 
 
 def _matches(names: list[str], patterns: str | list[str], *, option: str) -> list[str]:
-    """Return the names that a regular expression matches whole, or that end as the list says."""
+    """Return the names that a regular expression matches whole, or that a list names.
+
+    Raises:
+        ValueError: If the expression is none, or the model has not the matrix types of the list.
+    """
     if isinstance(patterns, str):
         try:
             pattern = re.compile(patterns)
@@ -125,7 +131,14 @@ def _matches(names: list[str], patterns: str | list[str], *, option: str) -> lis
                 f"`method.{option}` must be a regular expression, got {patterns!r}: {error}."
             ) from error
         return [name for name in names if pattern.fullmatch(name)]
-    return [name for name in names if any(name == e or name.endswith("." + e) for e in patterns)]
+    types = [pattern for pattern in patterns if pattern in MATRIX_TYPES]
+    chosen = set(type_names(names, types)) if types else set()
+    endings = [pattern for pattern in patterns if pattern not in MATRIX_TYPES]
+    return [
+        name
+        for name in names
+        if name in chosen or any(name == e or name.endswith("." + e) for e in endings)
+    ]
 
 
 def _endings(names: list[str]) -> str:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -28,9 +29,16 @@ _LATER_OPTIONS = (
     ("task", "objective"),
     ("task", "image_size"),
     ("method", "exclude_modules"),
+    ("method", "rank_pattern"),
+    ("method", "target_r"),
+    ("method", "allocation_epochs"),
+    ("method", "bottleneck"),
+    ("method", "placement"),
+    ("method", "virtual_tokens"),
+    ("method", "dimension"),
 )
-"""Options that came after records with this method version: null is what a run did before them, and
-has no mention, so that it keeps its name."""
+"""Options that came after records with this method version: the default is what a run did before
+them, and has no mention, so that it keeps its name."""
 
 
 def role_of(method: str, control: str) -> str:
@@ -126,6 +134,9 @@ def dense_config(config: RunConfig) -> dict[str, Any]:
         "kkt_examples": config.stage.kkt_examples,  # a column of the record
         "null_model": control if config.stage.control_class.is_null_model else None,
     }
+    shared = config.method.adapter.dense_name
+    if shared is not None:
+        content["method"]["name"] = shared
     return {**content, "xi": {"start": config.xi.start}, "stage": stage}
 
 
@@ -152,7 +163,7 @@ def _named_content(config: RunConfig) -> dict[str, Any]:
     content = config_to_dict(config)
     del content["task"]["label"]
     for section, option in _LATER_OPTIONS:
-        if content[section][option] is None:
+        if content[section][option] == _default(section, option):
             del content[section][option]
     del content["out_dir"]
     del content["tracking"]
@@ -161,6 +172,11 @@ def _named_content(config: RunConfig) -> dict[str, Any]:
     if config.trainer.num_processes > 1:
         trainer["num_processes"] = config.trainer.num_processes
     return content
+
+
+@cache
+def _default(section: str, option: str) -> Any:
+    return getattr(getattr(RunConfig(), section), option)
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,8 @@ class Traits(Protocol):
     """Whether sparsifying stages train at all."""
     restarts: bool
     """Whether every stage is trained like a dense stage, from the start."""
+    refits: bool
+    """Whether what a stage leaves is refitted although nothing is trained before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ def phases_of(
     """Return the phases of a stage, in their order.
 
     Stage 0 is one dense phase. A sparsifying stage compresses and then, unless `stage.refit` is
-    none or its control trains nothing, refits the ranks that are left (the relaxed Lasso of
+    none or its control trains nothing at all, refits the ranks that are left (the relaxed Lasso of
     Meinshausen 2007).
 
     Args:
@@ -64,7 +66,7 @@ def phases_of(
     """
     if stage == 0:
         return (DENSE,)
-    refits = config.refit != "none" and traits.trains
+    refits = config.refit != "none" and (traits.trains or traits.refits)
     return (_compress(xi, config, traits), *([REFIT] if refits else []))
 
 

@@ -42,6 +42,8 @@ class Schedule:
             nothing else.
         traits: What the control changes.
         has_gates: False for a run without gates: it ends with the dense stage.
+        has_threshold: False where gates are set and not learnt: xi is 0 throughout.
+        settling_epochs: Passes at the start of the run in which convergence is not judged.
 
     Attributes:
         position: The whole state.
@@ -58,6 +60,8 @@ class Schedule:
         null_loss: float,
         traits: Traits,
         has_gates: bool,
+        has_threshold: bool = True,
+        settling_epochs: float = 0.0,
     ) -> None:
         self._xi = xi
         self._levels = () if xi.spacing == "target" else levels(xi)
@@ -68,6 +72,8 @@ class Schedule:
         self._warmup_epochs = warmup_epochs
         self._traits = traits
         self._has_gates = has_gates
+        self._has_threshold = has_threshold
+        self._settling_epochs = settling_epochs
         self.position = Position(risen_xi=xi.first)
 
     @property
@@ -96,6 +102,8 @@ class Schedule:
     @property
     def level(self) -> float:
         """Xi of the current stage; on the way to a target, how far it has risen."""
+        if not self._has_threshold:
+            return 0.0
         if self.position.stage == 0 or not self._traits.rises:
             return self._xi.start
         return self._levels[self.position.stage] if self._levels else self.position.risen_xi
@@ -254,6 +262,8 @@ class Schedule:
         return self._refit if self.phase.name == "refit" else self._dense
 
     def _end_pass(self, train_loss: float, steps_per_epoch: int) -> str | None:
+        if self.position.step < round(self._settling_epochs * steps_per_epoch):
+            return None
         rule, null_loss = self._rule, self.null_loss
         self.position = judge_pass(
             self.position,

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from sorakit.records import Run, dataset_label, find_runs, load_run, role_of
+from sorakit.records import Run, find_runs, load_run, role_of
+from sorakit.records.matching import data_of
 from sorakit.studies.conclusion import GET_IT, REPORT_FILE, TABLES_DIR
 from sorakit.studies.specification import RUNS_DIR, STUDY_FILE
 from sorakit.sweep.grid import read_yaml
@@ -43,9 +44,9 @@ class Study:
     def curves(self) -> pd.DataFrame:
         """Return a row a complete stage of every run.
 
-        `dataset`, `backbone`, `role` (path, floor, a control, or another method such as lora), `r`,
-        `seed` and `run_id` say of which run; `share` is `num_nonzero_params` by that of the whole
-        adapter; the other columns are those of `stages.jsonl`.
+        `task` (the name of the dataset), `backbone`, `setting`, `role` (path, floor, a control, or
+        another method such as lora), `r`, `seed` and `run_id` say of which run. `share` is that of
+        the full adapter that is left; the other columns are those of `stages.jsonl`.
         """
         tables: list[pd.DataFrame] = []
         for run in self._runs():
@@ -56,7 +57,7 @@ class Study:
         if not tables:
             return pd.DataFrame()
         table = pd.concat(tables, ignore_index=True)
-        first = ["dataset", "backbone", "role", "r", "seed", "stage", "num_nonzero_params", "share"]
+        first = ["task", "backbone", "role", "r", "seed", "stage", "num_nonzero_params", "share"]
         first += ["memorization", "generalization"]
         return table[[*first, *(column for column in table if column not in first)]]
 
@@ -111,13 +112,12 @@ def load_study(path: Path | str) -> Study:
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    config = run.config
-    method = config["method"]
+    method = run.config["method"]
+    data = data_of(run.config)
     return {
-        "dataset": dataset_label(config["task"]),
-        "backbone": config["backbone"]["name"],
-        "role": role_of(method["name"], config["stage"]["control"]),
+        **{name: data[name] for name in ("task", "backbone", "setting")},
+        "role": role_of(method["name"], run.config["stage"]["control"]),
         "r": method["r"],
-        "seed": config["seed"],
+        "seed": run.config["seed"],
         "run_id": run.run_id,
     }

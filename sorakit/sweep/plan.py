@@ -278,7 +278,8 @@ def _job(point: Point, *, out: Path, threads: int | None) -> Job:
     if trainer.num_threads is None:
         trainer = replace(trainer, num_threads=threads)
     config = replace(config, out_dir=str(path), trainer=trainer)
-    has_stages = config.method.adapter.has_gates
+    method = config.method.adapter
+    has_stages = method.has_gates or method.has_stages
     return Job(
         point=point, config=config, path=path, dense=dense_key(config) if has_stages else None
     )

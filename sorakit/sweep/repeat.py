@@ -1,10 +1,9 @@
 """A run again, from its own record: `sorakit run RUN_FOLDER`. Free of torch."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import yaml
 
@@ -15,12 +14,12 @@ from sorakit.records import (
     is_complete,
     is_packed,
     is_run_folder,
-    load_run,
     read_config,
     read_meta,
     run_id,
     run_path,
 )
+from sorakit.sweep.verdict import verdict
 
 _SUFFIX = "-again"
 
@@ -47,16 +46,8 @@ class Repetition:
         return f"{self.original} is complete: its configuration runs again in {self._folder}."
 
     def compare(self) -> str:
-        """Return whether the repeated run has the scores and counts of the original."""
-        ours, theirs = _stages(self._folder), _stages(self.original)
-        if ours == theirs:
-            return f"Its {len(ours)} stages are those of {self.original}, bit for bit."
-        pairs = zip(ours, theirs, strict=False)
-        first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
-        return (
-            f"From stage {first} on it differs from {self.original}. Bits are the same only on "
-            "equal hardware, with equal versions and threads: compare both meta.json."
-        )
+        """Return whether the repeated run has the results of the original."""
+        return verdict(self._folder, self.original)
 
     @property
     def _folder(self) -> Path:
@@ -102,12 +93,9 @@ def repetition(folder: Path, parse: Callable[[list[str]], RunConfig]) -> Repetit
             )
         config = replace(config, out_dir=str(folder))
         return Repetition(config=config, action="resumes", original=folder)
+    threads = cast(dict[str, Any], read_meta(folder).get("hardware") or {}).get("threads")
+    if config.trainer.num_threads is None and threads is not None:  # they decide the last bits
+        config = replace(config, trainer=replace(config.trainer, num_threads=threads))
     if config.out_dir is None and not is_packed(folder):
         config = replace(config, out_dir=f"{folder}{_SUFFIX}")
     return Repetition(config=config, action="repeats", original=folder)
-
-
-def _stages(folder: Path) -> list[str]:
-    """Return the stages of a run, a text each in which every digit counts."""
-    rows = load_run(folder, with_ranks=False).stages.to_dict("records")
-    return [json.dumps(row, sort_keys=True, default=str) for row in rows]

@@ -56,7 +56,7 @@ def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
     _reject_unused_keys(config)
     from sorakit.tasks.as_texts import with_objective
     from sorakit.tasks.label_noise import with_label_noise
-    from sorakit.tasks.sample import with_train_examples
+    from sorakit.tasks.sample import with_train_examples, with_train_halves
 
     if config.name in PYDOC_NAMES:
         from sorakit.tasks.pydoc import load_pydoc
@@ -75,6 +75,8 @@ def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
 
         task = load_hub(config)
     task = with_train_examples(task, config.train_examples)
+    if config.split_protocol == "train_halves":
+        task = with_train_halves(task)
     task = with_label_noise(task, config.label_noise, seed)
     return with_objective(task, config)
 
@@ -98,8 +100,8 @@ def _reject_unused_keys(config: TaskConfig) -> None:
             f"`task.data_dir` must be null when `task.name` is {config.name}, "
             f"got {quoted(config.data_dir)}. The task is embedded."
         )
-    if config.name not in GLUE_NAMES and config.split_protocol != "official":
+    if config.name not in GLUE_NAMES and config.split_protocol == "sora":
         raise ValueError(
-            f"`task.split_protocol` must be official when `task.name` is {config.name}, "
+            f"`task.split_protocol` must not be sora when `task.name` is {config.name}, "
             f"got {config.split_protocol!r}."
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sorakit.config import TaskConfig
 from sorakit.metric_names import TEXT, TEXT_PAIR
-from sorakit.quoting import cut, listed, quoted
+from sorakit.quoting import cut, did_you_mean, listed, quoted
 from sorakit.tasks.as_texts import is_texts_alone
 from sorakit.tasks.base import Task
 from sorakit.tasks.checked import CheckedSplit, checked_split
@@ -75,13 +75,16 @@ def load_files(config: TaskConfig) -> Task:
 def _find_file(folder: Path, name: str | None, *, key: str) -> Path:
     if name is None:
         raise ValueError(f"`{key}` must name a file when `task.name` is files, got null.")
+    if not folder.is_dir() and not Path(name).is_absolute():
+        raise ValueError(f"`task.data_dir` must be an existing folder, got {quoted(str(folder))}.")
     file = folder / name
     if file.suffix.lower() not in SUFFIXES:
         raise ValueError(f"`{key}` must end in one of {', '.join(SUFFIXES)}, got {quoted(name)}.")
     if not file.is_file():
+        there = sorted(other.name for other in folder.iterdir() if other.suffix.lower() in SUFFIXES)
         raise ValueError(
-            f"`{key}` must be an existing file, got '{file}'. "
-            "Relative names start at `task.data_dir`, or at the working folder if that is null."
+            f"`{key}` must be an existing file, got {quoted(str(file))}. Relative names start at "
+            f"`task.data_dir`, or at the working folder if that is null.{did_you_mean(name, there)}"
         )
     return file
 
@@ -115,7 +118,7 @@ def _chunks(file: Path, columns: Sequence[str], config: TaskConfig, key: str) ->
         what = "be there once among the columns" if error.is_twice else "be a column"
         raise ValueError(
             f"`task.{name}` must {what} of {file.name} ({listed(error.names)}), "
-            f"got {quoted(error.column)}.{error.hint}"
+            f"got {quoted(error.column)}.{error.hint or ' Name one of them.'}"
         ) from error
     except ValueError as error:
         raise ValueError(

@@ -18,7 +18,7 @@ from datasets.exceptions import DatasetsError
 
 from sorakit.config import TaskConfig
 from sorakit.metric_names import LABEL, TEXT, TEXT_PAIR
-from sorakit.quoting import cut, listed, quoted
+from sorakit.quoting import cut, did_you_mean, listed, quoted
 from sorakit.tasks.as_texts import is_texts_alone
 from sorakit.tasks.base import Task, arrow_tables
 from sorakit.tasks.checked import checked_split
@@ -165,7 +165,7 @@ def _named(features: Features, column: str, option: str) -> str:
     if column not in features:
         raise ValueError(
             f"`task.{option}` must be a column of the dataset ({listed(features)}), got "
-            f"{quoted(column)}."
+            f"{quoted(column)}.{did_you_mean(column, features)}"
         )
     return column
 

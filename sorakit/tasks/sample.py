@@ -34,6 +34,28 @@ def with_train_examples(task: Task, count: int | None) -> Task:
     return replace(task, train=task.train.select(stratified_sample(labels, count)))
 
 
+def with_train_halves(task: Task) -> Task:
+    """Return the task with half of its training examples held out in the place of all others.
+
+    The halves are the same for every seed, and keep the share of every class. What is chosen by
+    them was not chosen by the official held-out data, which are gone.
+
+    Raises:
+        ValueError: If there are fewer training examples than two a class.
+    """
+    half = with_train_examples(task, (len(task.train) + 1) // 2)
+    labels = column_array(task.train, LABEL)
+    classes = labels if task.label_names else np.zeros(len(labels), dtype=np.int64)
+    taken = stratified_sample(classes, len(half.train))
+    rest = np.setdiff1d(np.arange(len(labels)), taken)
+    if len(rest) < len(np.unique(classes)):
+        raise ValueError(
+            "`task.split_protocol` must not be train_halves for a task with fewer than two "
+            f"training examples a class, got {len(labels)} examples."
+        )
+    return replace(half, validation=task.train.select(rest), test=None)
+
+
 def stratified_sample(classes: np.ndarray, count: int) -> np.ndarray:
     """Return `count` positions, in ascending order, drawn with seed 42 and class by class.
 

@@ -16,12 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sorakit.quoting import listed, quoted
+from sorakit.quoting import did_you_mean, listed, quoted
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 
 _CHUNK_ROWS = 10_000
 _LONGEST_FIELD = 2**31 - 1  # the csv module stops at 131,072 characters, where texts do not
+_MOST_WORDS = 4  # of a column's name
 _SEPARATORS = (";", "\t", "|")
 _JSON_SHAPES = "sorakit reads a list of objects, or one object after the other, each with {columns}"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -55,7 +56,7 @@ class MissingColumnError(ValueError):
     Args:
         column: The column.
         names: The columns that are there.
-        hint: What may be the matter; empty, or a sentence.
+        hint: What may be the matter; empty, or a sentence. Without one, the name that is closest.
         is_twice: Whether it is there more than once.
     """
 
@@ -65,7 +66,7 @@ class MissingColumnError(ValueError):
         super().__init__(column)
         self.column = column
         self.names = names
-        self.hint = hint
+        self.hint = hint or did_you_mean(column, names)
         self.is_twice = is_twice
 
 
@@ -227,9 +228,25 @@ def _position(column: str, names: Sequence[str]) -> int:
     raise MissingColumnError(
         column,
         names,
-        hint=hint or " The first line must be a header with the names of the columns.",
+        hint=hint or _header_hint(names),
         is_twice=count > 1,
     )
+
+
+def _header_hint(names: Sequence[str]) -> str:
+    """Return what is the matter if the first line looks like an example, or ""."""
+    is_example = any(not name.strip() or len(name.split()) > _MOST_WORDS for name in names)
+    if is_example or any(_is_number(name) for name in names):
+        return " The first line seems to be an example; it must be a header: the names of columns."
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 # JSON ----------------------------------------------------------------------------------------
@@ -245,7 +262,8 @@ def _json_chunks(file: Path, columns: Sequence[str]) -> Iterator[Chunk]:
                 raise MissingColumnError(
                     column,
                     list(record),
-                    hint=f" That is in line {line}; "
+                    hint=did_you_mean(column, record)
+                    or f" That is in line {line}; "
                     + _JSON_SHAPES.format(columns="all columns that are asked for")
                     + ".",
                 )

@@ -10,14 +10,15 @@ import lightning.pytorch as pl
 import torch
 from peft import PeftModel
 
+from sorakit.adapters import Adapter
 from sorakit.backbones import Backbone, load_backbone
 from sorakit.config import RunConfig, TrainerConfig
-from sorakit.method.prune import count_adapter_params
 from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
 from sorakit.metric_names import LABEL
 from sorakit.objectives import Objective, objective
 from sorakit.records import CHECKPOINTS_DIR, FLOOR, RunWriter
 from sorakit.tasks.base import Task
+from sorakit.training.adapter_hooks import AdapterHooks, control_of
 from sorakit.training.checkpoint import ResumePoint
 from sorakit.training.compatibility import (
     check_images,
@@ -36,6 +37,7 @@ from sorakit.training.module import AdaptationModule
 from sorakit.training.progress import StageProgress
 from sorakit.training.provenance import run_meta
 from sorakit.training.recorder import StageRecorder
+from sorakit.training.sample_loss import SampleLoss
 from sorakit.training.stationarity import Stationarity
 from sorakit.training.step_recorder import StepRecorder
 from sorakit.training.xi_scheduler import TRAINER_OPTIONS, XiScheduler
@@ -49,6 +51,7 @@ class Adapted:
         task: Texts and labels.
         objective: What the task is trained for.
         backbone: The base model.
+        method: How it is adapted.
         model: The adapted model, on the CPU.
         data: Tokenised splits.
         report: What is known of the data.
@@ -60,6 +63,7 @@ class Adapted:
     task: Task
     objective: Objective
     backbone: Backbone
+    method: Adapter
     model: PeftModel
     data: AdaptationData
     report: DataReport
@@ -98,7 +102,7 @@ class Fit:
     @property
     def has_adapter(self) -> bool:
         """Whether there is anything to sparsify."""
-        return bool(adapted_matrices(self.adapted.model))
+        return has_stages(self.adapted.method, self.adapted.model)
 
     def train(self, checkpoint: Path | None) -> None:
         """Train to the end of the run from a checkpoint, or from the start.
@@ -171,6 +175,7 @@ def adapt(config: RunConfig, *, rank: int = 0, show_progress: bool = False) -> A
         task=task,
         objective=goal,
         backbone=backbone,
+        method=adapter,
         model=model,
         data=data,
         report=report,
@@ -179,7 +184,7 @@ def adapt(config: RunConfig, *, rank: int = 0, show_progress: bool = False) -> A
         sizes={
             "hidden_size": backbone.hidden_size,
             "num_layers": backbone.num_layers,
-            "num_adapter_params": count_adapter_params(adapter.matrices(model)),
+            "num_adapter_params": adapter.count_all(model),
             "layers_left_out": left_out,
         },
     )
@@ -201,6 +206,8 @@ def build(
         ValueError: As `adapt`.
     """
     adapted = adapt(config, rank=rank, show_progress=show_progress)
+    method = adapted.method
+    hooks = method.hooks(config)
     module = AdaptationModule(
         adapted.model,
         split_names=adapted.data.split_names,
@@ -208,7 +215,7 @@ def build(
         extra_metrics=adapted.task.extra_metrics,
         objective=adapted.objective,
         optim=config.optim,
-        gates=config.gates,
+        gates=config.gates if method.has_gates else None,
         xi=config.xi.start,
     )
     writer = RunWriter(path)
@@ -221,15 +228,21 @@ def build(
         stationarity=stationarity,
         hidden_size=adapted.sizes["hidden_size"],
     )
+    control = control_of(config, hooks)
+    control.training_loss = SampleLoss(
+        module, adapted.data, batch_size=config.optim.eval_batch_size
+    )
     scheduler = XiScheduler(
-        xi=config.xi,
+        xi=method.levels(config),
         dense=config.dense,
         stage=config.stage,
-        control=config.stage.control_class(seed=config.seed),
+        control=control,
         refit=config.refit,
         warmup_epochs=config.optim.warmup_epochs,
         null_loss=adapted.null_loss,
-        has_gates=bool(adapted_matrices(adapted.model)),
+        has_gates=has_stages(method, adapted.model),
+        has_threshold=method.has_gates,
+        settling_epochs=hooks.settling_epochs,
         seed=config.seed,
         stationarity_residual=lambda module, optimizer, xi: (
             stationarity(module, optimizer, config.gates.lambda_of(xi)).stationarity or 0.0
@@ -238,7 +251,8 @@ def build(
     )
     steps = StepRecorder(writer, scheduler=scheduler)
     resume_point = ResumePoint(path / CHECKPOINTS_DIR, scheduler=scheduler)
-    callbacks: list[pl.Callback] = [scheduler, steps]
+    # Before the schedule looks at what a step left.
+    callbacks: list[pl.Callback] = [AdapterHooks(hooks, scheduler=scheduler), scheduler, steps]
     if show_progress:
         progress = StageProgress(
             scheduler,
@@ -272,6 +286,11 @@ def build(
             interface=adapted.interface,
         ),
     )
+
+
+def has_stages(method: Adapter, model: PeftModel) -> bool:
+    """Return whether stages follow the dense one, in which gates of the model are cut."""
+    return (method.has_gates or method.has_stages) and bool(adapted_matrices(model))
 
 
 def _hold_to_threads(config: TrainerConfig) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers.utils import logging as transformers_logging
 
 from sorakit.backbones import EMBEDDED, Backbone, load_backbone
@@ -154,7 +153,8 @@ def _verified(export: Export, run: Run, config: RunConfig, backbone: Backbone, o
     interface = run.meta["interface"]
     if "padding_side" in interface:
         data.padding = Padding(side=interface["padding_side"], length=interface["padded_to"])
-    model = PeftModel.from_pretrained(backbone.model, str(out)).eval()
+    head = data.objective.head_modules(backbone.model)
+    model = config.method.adapter.load(backbone.model, out, config, head=head)
     loader = data.val_dataloader()[data.split_names.index(GENERALIZATION_SPLIT)]
     with torch.no_grad():
         parts = [

@@ -33,7 +33,7 @@ class AdaptationModule(pl.LightningModule):
         extra_metrics: Further scores.
         objective: What the model is trained to do.
         optim: AdamW for everything but the gates.
-        gates: Gate update.
+        gates: Gate update; None where gates are set and not learnt, so that no step moves them.
         xi: Threshold at the start, gate units per optimizer step.
     """
 
@@ -46,7 +46,7 @@ class AdaptationModule(pl.LightningModule):
         extra_metrics: tuple[TaskMetric, ...] = (),
         objective: Objective,
         optim: OptimConfig,
-        gates: GatesConfig,
+        gates: GatesConfig | None,
         xi: float,
     ) -> None:
         super().__init__()
@@ -133,10 +133,7 @@ class AdaptationModule(pl.LightningModule):
                 {
                     "name": GATES_GROUP,
                     "params": [(named[id(matrix.gate)], matrix.gate) for matrix in matrices],
-                    "lr": self._gates.gate_lr,
-                    "xi": self._xi,
-                    "gate_update": self._gates.update,
-                    "averaging": self._gates.gradient_averaging,
+                    **self._gate_options(),
                 }
             )
         return ProxAdamW(
@@ -144,8 +141,19 @@ class AdaptationModule(pl.LightningModule):
             matrices=matrices,
             lr=optim.lr,
             rank_weight_decay=optim.weight_decay,
-            unit_scale=self._gates.scale == "unit",
+            unit_scale=self._gates is not None and self._gates.scale == "unit",
         )
+
+    def _gate_options(self) -> dict[str, Any]:
+        gates = self._gates
+        if gates is None:
+            return {"lr": 0.0, "xi": 0.0, "gate_update": "sgd", "averaging": 0.0}
+        return {
+            "lr": gates.gate_lr,
+            "xi": self._xi,
+            "gate_update": gates.update,
+            "averaging": gates.gradient_averaging,
+        }
 
     @override
     def configure_gradient_clipping(

@@ -13,7 +13,6 @@ from typing_extensions import override
 
 from sorakit.adapters import Adapter
 from sorakit.config import RunConfig
-from sorakit.method.prune import count_adapter_params, count_nonzero_params
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
 from sorakit.schedule.convergence import MAX_EPOCHS
 from sorakit.training.module import AdaptationModule
@@ -71,13 +70,14 @@ class StageProgress(ProgressBar):
         super().on_train_start(trainer, pl_module)
         assert isinstance(pl_module, AdaptationModule)
         # Before a refit takes dead ranks out of the model.
-        self._num_adapter_params = count_adapter_params(self._adapter.matrices(pl_module.model))
+        self._num_adapter_params = self._adapter.count_all(pl_module.model)
         self._console.print(f"[bold]{self._title}[/bold]")
+        has_stages = self._adapter.has_gates or self._adapter.has_stages
         data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by `fit`
         self._clock = TimeLeft.of(
             self._config,
             steps_per_epoch=data.steps_per_epoch,
-            num_stages=self._scheduler.schedule.num_stages if self._adapter.has_gates else 0,
+            num_stages=self._scheduler.schedule.num_stages if has_stages else 0,
         )
         self._clock.begin(time.monotonic())
         self._said = time.monotonic()
@@ -159,8 +159,8 @@ class StageProgress(ProgressBar):
             self._dense_scores = scores
             if end.chosen.stopped_by == MAX_EPOCHS:
                 yield "The dense stage ended by dense.max_epochs and had not converged."
-            left = count_nonzero_params(self._adapter.matrices(module.model))
-            if left < _FULL * self._num_adapter_params:
+            left = self._adapter.count(module.model)
+            if self._adapter.has_gates and left < _FULL * self._num_adapter_params:
                 share = left / self._num_adapter_params
                 yield f"The dense stage holds {share:.0%} of the full adapter only: lower xi.start."
         elif end.refit_stopped_by == MAX_EPOCHS:
@@ -179,8 +179,7 @@ class StageProgress(ProgressBar):
         return f"  {phase}  xi {scheduler.schedule.level:.2e}  {self._count(module)}{scores}"
 
     def _count(self, module: AdaptationModule) -> str:
-        matrices = self._adapter.matrices(module.model)
-        left, full = count_nonzero_params(matrices), self._num_adapter_params
+        left, full = self._adapter.count(module.model), self._num_adapter_params
         share = f" ({left / full:6.1%} of the full adapter)" if full else ""
         return f"{left:>9,} parameters{share}"
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,7 +95,24 @@ def _hardware() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "machine": platform.machine(),
+        "cpu": _cpu(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
     }
+
+
+def _cpu() -> str | None:
+    """Return the kind of processor: kernels are chosen by it, and their sums differ in last bits.
+
+    Name, family and model where Linux tells them; a name elsewhere.
+    """
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or None
+    first = dict(re.findall(r"^([^:\n]*\S)[ \t]*: (.+)$", text.partition("\n\n")[0], re.MULTILINE))
+    names = ("model name", "cpu family", "model")
+    known = [first[name] for name in names if name in first]
+    return ", ".join(known) or platform.processor() or None

@@ -14,8 +14,6 @@ from sorakit.config import RunConfig
 from sorakit.measures import StageView, measures_of
 from sorakit.method.kkt import Residuals
 from sorakit.method.prune import (
-    count_adapter_params,
-    count_nonzero_params,
     count_nonzero_ranks,
 )
 from sorakit.method.targets import split_layer
@@ -137,8 +135,8 @@ class StageRecorder:
             xi=chosen.xi,
             applied_xi=chosen.applied_xi,
             lambda_=self._config.gates.lambda_of(chosen.xi),
-            num_nonzero_params=count_nonzero_params(matrices),
-            num_adapter_params=count_adapter_params(matrices),
+            num_nonzero_params=self._config.method.adapter.count(module.model),
+            num_adapter_params=self._config.method.adapter.count_all(module.model),
             num_nonzero_gates=count_nonzero_ranks(matrices),
             metric=self._task.metric,
             memorization=memorization.score,

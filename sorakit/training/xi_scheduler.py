@@ -126,6 +126,8 @@ class XiScheduler(pl.Callback):
         warmup_epochs: Linear warm-up of the learning rate when training starts anew.
         null_loss: Unit of convergence: loss of a model that knows the labels' distribution alone.
         has_gates: False for a run without an adapter: it ends with the dense stage.
+        has_threshold: False where gates are set and not learnt: xi is 0 throughout.
+        settling_epochs: Passes at the start of the run in which convergence is not judged.
         seed: Seed of dropout.
         stationarity_residual: Returns how far the gates of a module are from a fixed point of the
             training step at a threshold, in units of its lambda; needed for `until: stationary`.
@@ -149,6 +151,8 @@ class XiScheduler(pl.Callback):
         warmup_epochs: float,
         null_loss: float,
         has_gates: bool,
+        has_threshold: bool = True,
+        settling_epochs: float = 0.0,
         seed: int,
         stationarity_residual: (
             Callable[[pl.LightningModule, ProxAdamW, float], float] | None
@@ -168,6 +172,8 @@ class XiScheduler(pl.Callback):
             null_loss=null_loss,
             traits=self._control,
             has_gates=has_gates,
+            has_threshold=has_threshold,
+            settling_epochs=settling_epochs,
         )
         self._stationarity_residual = stationarity_residual
         self._has_gates = has_gates

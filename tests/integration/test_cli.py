@@ -103,7 +103,7 @@ WRONG: dict[str, tuple[dict[str, str | None], tuple[str, ...]]] = {
     "unknown_task": ({"task__name": "imdb"}, ("`task.name` must be one of", "mrpc", "'imdb'")),
     "missing_data_folder": (
         {"task__data_dir": "/no/such/folder"},
-        ("`task.train_file` must be an existing file, got '/no/such/folder/train.csv'.",),
+        ("`task.data_dir` must be an existing folder, got '/no/such/folder'.",),
     ),
     "missing_glue_folder": (
         {
@@ -320,7 +320,7 @@ def test_complete_run_is_repeated_beside_itself_bit_for_bit(complete, capsys):
     assert capsys.readouterr().out.splitlines() == [
         f"{complete} is complete: its configuration runs again in {again}.",
         f"Completed {again}",
-        f"Its 4 stages are those of {complete}, bit for bit.",
+        f"Its 4 stages are those of {complete}, bit for bit, with ranks and examples.",
     ]
     files = ("stages.jsonl", "ranks.jsonl", "examples.parquet")
     assert all((again / name).read_bytes() == (complete / name).read_bytes() for name in files)
@@ -331,11 +331,15 @@ def test_repetition_goes_where_it_is_told_and_says_where_it_differs(complete, tm
     shutil.copytree(complete, other)
     lines = (other / "stages.jsonl").read_text().splitlines()
     stage = json.loads(lines[2])
-    lines[2] = json.dumps({**stage, "train_loss": math.nextafter(stage["train_loss"], math.inf)})
+    next_loss = math.nextafter(stage["train_loss"], math.inf)
+    lines[2] = json.dumps({**stage, "train_loss": next_loss})
     (other / "stages.jsonl").write_text("\n".join(lines) + "\n")
     assert call("run", str(other), f"--out_dir={tmp_path / 'copy'}") == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-1].startswith(f"From stage 2 on it differs from {other}.")
+    assert printed[-1].startswith(
+        f"From stage 2 on it differs from {other}: `train_loss` is {stage['train_loss']}, there "
+        f"{next_loss}. Machine, versions, data and commit are the same in both meta.json: "
+    )
     assert load_run(tmp_path / "copy").state == "completed"
 
 
@@ -345,7 +349,7 @@ def test_packed_run_is_repeated_in_the_folder_of_a_new_run(complete, tmp_path, c
     packed = pack / load_run(complete).run_id
     assert call("run", str(packed)) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-1] == f"Its 4 stages are those of {packed}, bit for bit."
+    assert printed[-1].startswith(f"Its 4 stages are those of {packed}, bit for bit")
     assert is_complete(tmp_path / "runs" / "files" / packed.name)
 
 
@@ -455,9 +459,23 @@ def elements(folder: Path) -> int:
 def test_export_copies_the_adapter_of_a_stage(complete, tmp_path):
     assert call("export", str(complete), "--stage=1", f"--out={tmp_path / 'adapter'}") == 0
     original = {p.name: p.read_bytes() for p in (complete / "adapters" / "stage_01").iterdir()}
-    assert set(original) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert set(original) == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "rank_pattern.json",
+    }
     copied = {name: (tmp_path / "adapter" / name).read_bytes() for name in original}
     assert copied == original
+
+
+def test_lora_retrained_from_the_ranks_of_a_stage_has_as_many_parameters(hub, complete, tmp_path):
+    ranks = complete / "adapters" / "stage_01" / "rank_pattern.json"
+    changed = {"method__name": "lora_pattern", "method__gate_init": None}
+    again = options(hub, tmp_path / "lora", **changed, method__rank_pattern=str(ranks))
+    assert call(*again) == 0
+    [stage] = load_run(tmp_path / "lora").stages["num_nonzero_params"]
+    assert stage == load_run(complete).stages["num_nonzero_params"][1] > 0
+    assert call("run", str(tmp_path / "lora")) == 0  # its record holds the ranks, not the file
 
 
 def test_export_says_the_score_of_the_adapter_in_plain_peft(complete, tmp_path, capsys):

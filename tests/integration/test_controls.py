@@ -13,10 +13,12 @@ from safetensors.torch import load_file
 from sorakit import variants
 from sorakit.config import RunConfig
 from sorakit.controls import control_class
+from sorakit.controls.ablation_mask import AblationMask
 from sorakit.controls.random_gradient import RandomGradient
 from sorakit.method.optimizer import ProxAdamW
 from sorakit.records import Run, load_run
 from sorakit.training.run import run
+from sorakit.training.sample_loss import SAMPLE_EXAMPLES
 from tests.support.broken_runs import Killed, assert_same_run, files_of, kill_at_step
 from tests.support.tiny_hub import tiny_run, write_model, write_task
 
@@ -181,3 +183,19 @@ def test_resumed_control_equals_the_unbroken_one(control, runs, monkeypatch):
             run(config, show_progress=False)
     run(config, show_progress=False)
     assert_same_run(root / f"broken-{control}", runs[control].path)
+
+
+def test_loss_that_a_control_sees_is_that_of_the_recorded_examples(hub, monkeypatch):
+    seen = []
+    importance = AblationMask.importance
+
+    def watched(self: AblationMask, optimizer: ProxAdamW) -> torch.Tensor:
+        seen.append(self.training_loss())
+        return importance(self, optimizer)
+
+    monkeypatch.setattr(AblationMask, "importance", watched)
+    config = control_run(hub, "ablation_mask", "watched")
+    examples = load_run(run(config, show_progress=False).path).examples()
+    dense = examples[(examples["stage"] == 0) & (examples["split"] == "memorization")]
+    assert 0 < len(dense) <= SAMPLE_EXAMPLES
+    assert seen[0] == pytest.approx(dense["loss"].mean(), rel=1e-5)

@@ -1,5 +1,6 @@
 """A study from one command to its report, resumed, refused, and read as tables."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def test_study_ends_in_a_report_and_is_not_repeated(hub, tmp_path, capsys):
     assert (curves.loc[curves["stage"] == 0, "share"].dropna() > 0).all()
     assert len(study.runs()) == 6
     assert isinstance(study.frontier(), pd.DataFrame)
-    assert "train" not in set(study.comparison()["dataset"])  # a file is not named for its split
+    assert "train" not in set(study.comparison()["task"])  # a file is not named for its split
     before = {file: file.stat().st_mtime_ns for file in Path("study/runs").rglob("stages.jsonl")}
     same = sorakit.study(
         f"{hub}/task/train.csv",
@@ -123,7 +124,10 @@ def test_interrupted_study_goes_on(hub, tmp_path, capsys):
     arguments = words(hub, "--seeds=1", "--controls=none", "--lora-ranks=none")
     arguments += ["--dense.max_epochs=200", "--dense.patience=200"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sorakit", *arguments], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "sorakit", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job may ignore it
     )
     last = time.monotonic() + 120
     while not list(tmp_path.glob("study/runs/*/*/checkpoints/step_*.ckpt")):
@@ -137,3 +141,14 @@ def test_interrupted_study_goes_on(hub, tmp_path, capsys):
     assert not is_complete(run)
     assert call(*arguments) == 0
     assert is_complete(run)
+
+
+@pytest.mark.slow
+def test_python_of_the_page_works(hub, tmp_path):
+    page = (ROOT / "docs" / "study.md").read_text("utf-8")
+    [block] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "reviews.csv").write_bytes((hub / "task" / "train.csv").read_bytes())
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert set(names["curves"]["role"]) == {"path", "floor", "lora"}
+    assert sorakit.load_study("studies/small").report.is_file()

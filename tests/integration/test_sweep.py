@@ -171,8 +171,7 @@ def test_data_of_every_point_are_looked_at_before_anything_runs(hub, tmp_path, c
     assert call("sweep", f"--config={file}", f"--out={tmp_path / 'out'}", *arguments) == 2
     assert capsys.readouterr().err == (
         "sorakit: error: Point task.label_column=gold: `task.label_column` must be a column of "
-        "train.csv (text, label), got 'gold'. The first line must be a header with the names of "
-        "the columns.\n"
+        "train.csv (text, label), got 'gold'. Name one of them.\n"
     )
     assert not (tmp_path / "out").exists()
 

@@ -10,9 +10,11 @@ import re
 import shlex
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from jsonargparse import ArgumentParser
@@ -20,11 +22,11 @@ from wandb.cli.cli import cli as wandb_cli
 
 from analysis.arguments import parser as analysis_parser
 from sorakit.backbones import EMBEDDED
-from sorakit.cli import _parser, _to_config
+from sorakit.cli import _parser, _study_specification, _to_config
 from sorakit.config import RunConfig
-from sorakit.options import with_nulls
+from sorakit.options import split_options, with_nulls
 from sorakit.sweep.controls import parse_controls
-from sorakit.sweep.grid import load_sweep
+from sorakit.sweep.grid import load_specification, load_sweep
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -105,6 +107,22 @@ def check_run(command: Command) -> None:
     assert ("GPU" in command.needs) == (config.trainer.devices > 1)
 
 
+def check_study(command: Command) -> None:
+    words, run_options = split_options(command.words[1:])
+    options = parser_of("study").parse_args(words).study
+    with TemporaryDirectory() as name, chdir(name):
+        for place in ("data/mails/train.csv", "data/forum.jsonl", "reviews.csv"):
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+            Path(place).touch()  # of the reader
+        spec = _study_specification(options, run_options)
+        spec.require_same()
+        sweep = load_specification(spec.content, name="study")
+    assert sweep.points
+    of_hub = any(dataset.options["task.name"] not in _LOCAL_TASKS for dataset in spec.datasets)
+    of_hub &= all("task.data_dir" not in dataset.options for dataset in spec.datasets)
+    assert ("Hub" in command.needs) == (of_hub or options.backbone != EMBEDDED)
+
+
 def check_sweep(command: Command) -> None:
     files = [Path(file) for file in _values(command.words, "--config")]
     parser_of("sweep").parse_args(command.words[1:])
@@ -155,6 +173,7 @@ def check_environment(command: Command) -> None:
 CHECKS: list[tuple[tuple[str, ...], Callable[[Command], None]]] = [
     (("sorakit", "run"), check_run),
     (("sorakit", "check"), check_run),
+    (("sorakit", "study"), check_study),
     (("sorakit", "sweep"), check_sweep),
     (("sorakit",), check_sorakit),
     (("python", "-m", "analysis"), check_analysis),
@@ -189,6 +208,9 @@ def test_command_of_a_page_is_understood(command, monkeypatch):
     [
         "sorakit run --task.name mrpc",
         "sorakit run --task.nmae mrpc",
+        "sorakit study --data mrpc",
+        "sorakit study --data reviews.csv --seed 3",
+        "sorakit study --data pydoc_order   # needs: Hub",
         "sorakit run --task.name pydoc_topic   # needs: Hub",
         "sorakit nothing",
         "wandb login",
@@ -202,7 +224,7 @@ def test_command_that_is_wrong_or_lacks_its_marker_is_noticed(line, monkeypatch,
     [command] = commands_of("page", f"```sh\n{line}\n```\n")
     checks = [check for start, check in CHECKS if command.starts_with(*start)]
     if checks:
-        with pytest.raises((AssertionError, SystemExit)):
+        with pytest.raises((AssertionError, SystemExit, ValueError)):
             checks[0](command)
 
 

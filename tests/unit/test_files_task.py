@@ -216,9 +216,41 @@ def test_unknown_suffix_is_an_error(tmp_path):
 )
 def test_missing_column_lists_the_columns(key, column, tmp_path):
     assert error_of(tmp_path, TRAIN, VALIDATION, **{key: column}) == (
-        f"`task.{key}` must be a column of train.csv (text, label), got '{column}'. The first "
-        "line must be a header with the names of the columns."
+        f"`task.{key}` must be a column of train.csv (text, label), got '{column}'. "
+        "Name one of them."
     )
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_column_that_is_nearly_right_is_asked_about(suffix, tmp_path):
+    train = {"Review text": ["one", "two"], "sentiment": ["a", "b"]}
+    keys = {"text_column": "review_text", "label_column": "sentimet", "suffix": suffix}
+    assert error_of(tmp_path, train, train, **keys).startswith(
+        f"`task.text_column` must be a column of train{suffix} (Review text, sentiment), got "
+        "'review_text'. "
+    )
+    keys["text_column"] = "Review text"
+    assert error_of(tmp_path, train, train, **keys).endswith(" Did you mean `sentiment`?")
+
+
+def test_a_file_without_a_header_is_told_so(tmp_path):
+    (tmp_path / "train.csv").write_text("It was a good film and I liked it.,1\nAwful.,0\n")
+    with pytest.raises(ValueError, match="seems to be an example; it must be a header") as caught:
+        load_files(config_of(tmp_path, validation_file="train.csv"))
+    assert str(caught.value).startswith("`task.text_column` must be a column of train.csv (It was")
+
+
+def test_a_missing_folder_is_named_itself(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"^`task\.data_dir` must be an existing folder, got '.*'\.$"
+    ):
+        load_files(config_of(tmp_path / "no" / "such"))
+
+
+def test_a_file_name_that_is_nearly_right_is_asked_about(tmp_path):
+    write(tmp_path / "reviews_train.csv", TRAIN)
+    with pytest.raises(ValueError, match=r" Did you mean `reviews_train\.csv`\?$"):
+        load_files(config_of(tmp_path, train_file="review_train.csv"))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -557,7 +557,7 @@ def test_load_task_refuses_an_unknown_name():
         ),
         (
             {"name": "files", "split_protocol": "sora"},
-            "`task.split_protocol` must be official when `task.name` is files, got 'sora'.",
+            "`task.split_protocol` must not be sora when `task.name` is files, got 'sora'.",
         ),
     ],
 )

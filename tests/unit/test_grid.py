@@ -120,8 +120,8 @@ WRONG = {
     "unknown_option": ("grid: {method.rank: [1]}", "`method.rank` must be an option"),
     "unknown_section": ("tasks: {name: rte}", "`tasks.name` must be an option"),
     "section_without_options": ("task: null", "`task` must be an option"),
-    "wrong_type": ("grid: {method.r: [8, many]}", "`method.r` must be int, got 'many'."),
-    "wrong_choice": ("gates.update: adam", "`gates.update` must be .*'sgd'.*, got 'adam'"),
+    "wrong_type": ("grid: {method.r: [8, many]}", "`method.r` must be a whole number, got 'many'."),
+    "wrong_choice": ("gates.update: adam", "`gates.update` must be one of .*, sgd, got 'adam'"),
     "wrong_value": (
         "grid: {method.r: [8, 0]}",
         r"Point 2 of the sweep \(method.r=0\): `method.r` must be >= 1, got 0.",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sorakit.config import TaskConfig
 from sorakit.tasks import load_task
 from sorakit.tasks.base import Task
-from sorakit.tasks.sample import stratified_sample, with_train_examples
+from sorakit.tasks.sample import stratified_sample, with_train_examples, with_train_halves
 
 
 def task_of(labels: list, *, label_names: tuple[str, ...] = ("a", "b", "c")) -> Task:
@@ -106,3 +106,23 @@ def test_held_out_examples_are_all_kept(tmp_path):
 def test_sample_must_not_be_empty():
     with pytest.raises(ValueError, match=r"^`task\.train_examples` must be >= 1 or null, got 0\.$"):
         TaskConfig(train_examples=0)
+
+
+def test_train_halves_are_disjoint_stratified_and_all_that_is_left():
+    train = Dataset.from_dict(
+        {"text": [f"t{k}" for k in range(21)], "label": [int(k % 3 == 0) for k in range(21)]}
+    )
+    held_out = Dataset.from_dict({"text": ["official"], "label": [0]})
+    task = Task(
+        name="x",
+        train=train,
+        validation=held_out,
+        test=held_out,
+        label_names=("a", "b"),
+        metric="accuracy",
+    )
+    halves = with_train_halves(task)
+    texts = [set(split["text"][:]) for split in (halves.train, halves.validation)]
+    assert not texts[0] & texts[1]
+    assert texts[0] | texts[1] == set(train["text"][:])
+    assert (len(halves.train), sum(halves.train["label"][:]), halves.test) == (11, 4, None)

@@ -19,6 +19,7 @@ class Traits:
     rises: bool = True
     trains: bool = True
     restarts: bool = False
+    refits: bool = False
 
 
 def make(

@@ -142,11 +142,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "unknown": (
         ["random"],
-        r"^`controls` must name floor, lora.* or a value of .*, got 'random'. ",
+        r"^`controls` must name floor, .*lora.* or a value of .*, got 'random'. ",
     ),
     "path_itself": (
         ["none"],
-        r"^`controls` must name floor, lora.* or a value of .*, got 'none'. ",
+        r"^`controls` must name floor, .*lora.* or a value of .*, got 'none'. ",
     ),
     "twice": (["floor", "floor"], "^`controls` must name a control once, got floor twice.$"),
     "no_rank": (["lora"], r"^`controls.lora` must be ranks such as \[1, 2, 4\], got None.$"),
