@@ -63,7 +63,15 @@ def predict(run: Run, stage: int, file: Path) -> Predictions:
             "sorakit. Run it again."
         )
     class_names = tuple(interface["class_names"])
-    goal = objective("classification" if class_names else "regression")
+    of_older = "classification" if class_names else "regression"
+    name = interface.get("objective", of_older)
+    if interface.get("labels") == "texts" or interface.get("inputs") == "images":
+        raise ValueError(
+            "`RUN` must be one that reads texts and answers with a class or a number, got "
+            f"{quoted(str(run.path))} with the objective {name}. Export it, and use it as its "
+            "README.md says."
+        )
+    goal = objective(name)
     split = read_texts(file, config.task)
     torch.manual_seed(config.seed)
     backbone = load_backbone(config.backbone, objective=goal, label_names=class_names)
@@ -72,7 +80,9 @@ def predict(run: Run, stage: int, file: Path) -> Predictions:
     model = config.method.adapter.load(backbone.model, folder, config, head=head)
     tokenizer = backbone.tokenizer
     tokenizer.padding_side = interface["padding_side"]
-    tokens = tokenise(split, tokenizer, max_length=config.task.max_length)
+    tokens = tokenise(
+        split, tokenizer, objective=goal, max_length=config.task.max_length
+    )
     outputs = torch.empty(len(tokens), max(len(class_names), 1))
     with torch.no_grad():
         for rows in evaluation_batches(tokens.lengths, config.optim.eval_batch_size):

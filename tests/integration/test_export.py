@@ -165,6 +165,10 @@ def test_card_has_the_index_of_every_class(rooms, tmp_path):
 
 def test_run_records_what_a_class_index_means(rooms, decoder):
     assert rooms.meta["interface"] == {
+        "objective": "classification",
+        "inputs": "texts",
+        "labels": "classes",
+        "model_class": "AutoModelForSequenceClassification",
         "class_names": NAMES,
         "num_labels": 3,
         "positive_class": None,

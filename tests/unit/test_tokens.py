@@ -1,12 +1,15 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from sorakit.objectives import objective
 from sorakit.training import tokens as tokens_module
-from sorakit.training.tokens import tokenise
 from tests.support.tiny_hub import write_model
+
+tokenise = partial(tokens_module.tokenise, objective=objective("classification"))
 
 
 @pytest.fixture(scope="module")
