@@ -92,7 +92,7 @@ class StageRecorder:
         )
         self._writer.append_stage(
             record,
-            ranks=[_rank_record(matrix, end.stage) for matrix in matrices],
+            ranks=[rank_record(matrix, end.stage) for matrix in matrices],
             examples=examples,
             timing=self._timing(),
             measures=measures,
@@ -182,7 +182,8 @@ def _percent(score: float, dense: float) -> float | None:
     return 100 * score / dense if dense > 0 else None
 
 
-def _rank_record(matrix: AdaptedMatrix, stage: int) -> RankRecord:
+def rank_record(matrix: AdaptedMatrix, stage: int) -> RankRecord:
+    """Return the line of an adapted matrix at the end of a stage."""
     layer, name = split_layer(matrix.name)
     return RankRecord(
         stage=stage,
