@@ -13,7 +13,7 @@ from analysis import style
 from analysis.arguments import parser
 from analysis.compare import compare
 from analysis.compare_text import comparison_table, csv_text, print_comparison
-from analysis.controls import configuration_notes, missing_controls
+from analysis.controls import configuration_notes, dataset_name, missing_controls
 from analysis.curve_table import curve_table, print_curves
 from analysis.doubts import doubt_notes
 from analysis.figures import curve_figure, rank_map_figure
@@ -25,6 +25,7 @@ from analysis.latex import shares_table
 from analysis.load import (
     FLOOR,
     HOLD_DENSE,
+    KEYS,
     PATH,
     RunSet,
     comparability_notes,
@@ -33,6 +34,7 @@ from analysis.load import (
     select_paths,
     with_curves,
 )
+from analysis.long_names import grouped_notes
 from analysis.ranks import maps_at, parse_criterion, without_map
 from analysis.report.page import report
 from analysis.summary_text import print_summary
@@ -219,5 +221,6 @@ def _print_used(
     console.print(f"{len(used)} runs used ({roles}), {len(excluded)} left out")
     for path, reason in excluded:
         console.print(f"  left out {path}: {reason}")
-    for note in notes:
+    names = {dataset_name(*map(str, row)) for row in used[KEYS].drop_duplicates().to_numpy()}
+    for note in grouped_notes(notes, names):
         console.print(f"  note: {note}")
