@@ -39,6 +39,7 @@ from analysis.ranks import maps_at, parse_criterion, without_map
 from analysis.report.page import report
 from analysis.summary_text import print_summary
 from analysis.weights import with_weights
+from sorakit.quoting import cut
 from sorakit.records import find_runs
 from sorakit.records.packing import pack_runs
 
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _write(console, args, runs, out)
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {cut(' '.join(str(error).split()))}\n")
         return 2
     return 0
 

@@ -4,6 +4,7 @@ Every command imports what it needs: `--help` takes a fraction of a second, and 
 torch (the runs of a sweep are processes of their own).
 """
 
+import errno
 import os
 import signal
 import sys
@@ -28,7 +29,7 @@ from sorakit.options import (
     split_options,
     with_nulls,
 )
-from sorakit.quoting import cut
+from sorakit.quoting import cut, quoted
 
 _FORMAT_WARNING = warnings.formatwarning
 _FAILED = 1
@@ -162,6 +163,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except ValueError as error:
         _fail(str(error))
     except OSError as error:  # a full disk, above all
+        if error.errno == errno.ENAMETOOLONG:
+            _fail(f"A path must be one that the file system takes, got {quoted(error.filename)}.")
         sys.stderr.write(f"sorakit: error: {cut(str(error))}\n")
         sys.exit(_FAILED)
     except KeyboardInterrupt as error:
@@ -665,7 +668,9 @@ def _export(options: Namespace) -> int:
     if out.exists():
         raise ValueError(f"`--out` must be a new folder, got {options.out!r}, which exists.")
     from sorakit.training.export import export_stage  # torch takes seconds to import
+    from sorakit.training.run import quiet_libraries
 
+    quiet_libraries()
     result = export_stage(run, stage, out, with_base=options.with_base, verify=options.verify)
     row = run.stages.set_index("stage").loc[stage]
     _say(
