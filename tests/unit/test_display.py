@@ -182,3 +182,12 @@ def test_file_is_told_how_far_the_sweep_is_now_and_then(tmp_path, monkeypatch):
     assert stream.getvalue().splitlines() == [
         "6 runs: 0 done, 1 running, 0 failed, 5 to run, perhaps 36 s left"
     ]
+
+
+@pytest.mark.parametrize("has_widgets", [True, False])
+def test_notebook_redraws_the_table_where_it_can(has_widgets, tmp_path, monkeypatch):
+    found = {"ipywidgets": object() if has_widgets else None}
+    monkeypatch.setattr("sorakit.sweep.display.importlib.util.find_spec", found.get)
+    console = Console(file=io.StringIO(), force_jupyter=True, width=80)
+    display = SweepDisplay(sweep_in(tmp_path), workers=1, console=console)
+    assert (display._live is not None) == has_widgets
