@@ -31,7 +31,7 @@ class Conclusion:
     """What was made of the runs of a study.
 
     Attributes:
-        summary: What a terminal shows: summary, comparison and frontier.
+        summary: What a terminal shows: how few parameters keep how much, a row a path.
         failures: What could not be made, with the reason.
     """
 
@@ -69,6 +69,5 @@ def conclude(folder: Path, runs: Path, say: Callable[[str], None]) -> Conclusion
             texts.append(done.stdout.rstrip())
         else:
             say(f"wrote {arguments[-1]}")
-    summary = "\n\n".join(texts)
-    replace_text(folder / SUMMARY_FILE, summary + "\n")
-    return Conclusion(summary=summary, failures=failures)
+    replace_text(folder / SUMMARY_FILE, "\n\n".join(texts) + "\n")
+    return Conclusion(summary=texts[0] if texts else "", failures=failures)
