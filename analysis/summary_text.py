@@ -69,7 +69,7 @@ def _share_table(table: pd.DataFrame) -> Table:
             floor, dense = row[f"{score}_{FLOOR}"], row[f"{score}_dense"]
             first = score == SCORES[0]
             view.add_row(
-                wrapped(row["task"], _NAME_WIDTH) if first else _origin(row),
+                wrapped(row["task"], _NAME_WIDTH) if first else wrapped(_origin(row), _NAME_WIDTH),
                 str(row["seed"]) if first else "",
                 score,
                 _score(dense),
