@@ -1,13 +1,23 @@
 """The model card of an exported adapter: what a class index means, and how it is loaded."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from pprint import pformat
 from typing import Any
 
+from sorakit.backbones import EMBEDDED
+
 
 def model_card(
-    interface: Mapping[str, Any], *, base: str, has_base: bool, facts: Mapping[str, str]
+    interface: Mapping[str, Any],
+    *,
+    base: str,
+    has_base: bool,
+    header: str,
+    facts: Mapping[str, str],
+    made: Sequence[str],
+    repository: str | None = None,
 ) -> str:
     """Return README.md of an exported adapter.
 
@@ -15,19 +25,19 @@ def model_card(
         interface: Entry `interface` of `meta.json`: classes, pad token, longest input.
         base: Name of the base model, as in adapter_config.json.
         has_base: Whether its weights lie beside the adapter.
+        header: The metadata, YAML.
         facts: Further lines of the table: what was trained on, scores.
+        made: Lines on how it was made.
+        repository: OWNER/NAME on the Hub; None is a folder of this machine.
     """
     names = interface["class_names"]
-    header = ["library_name: peft", "pipeline_tag: text-classification", "tags: [sora, lora]"]
-    if not has_base and _is_hub_id(base):
-        header.insert(0, f"base_model: {base}")
     rows = {**facts, **_input_facts(interface)}
     classes = ["| index | class |", "|---|---|"]
     classes += [f"| {index} | {_cell(name)} |" for index, name in enumerate(names)]
     return "\n".join(
         [
             "---",
-            *header,
+            header.strip(),
             "---",
             "# Adapter",
             "",
@@ -44,17 +54,21 @@ def model_card(
             "",
             "## Loading",
             "",
-            _where(base, has_base),
+            _where(base, has_base, repository),
             "",
             "```python",
-            *_loading(interface, base, has_base),
+            *_loading(interface, base, has_base, repository),
             "```",
             "",
             "In one step, without the tokenizer:",
             "",
             "```python",
-            *_one_step(interface, has_base),
+            *_one_step(interface, has_base, repository),
             "```",
+            "",
+            "## How it was made",
+            "",
+            *made,
             "",
         ]
     )
@@ -74,13 +88,20 @@ def _input_facts(interface: Mapping[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _where(base: str, has_base: bool) -> str:
+def _where(base: str, has_base: bool, repository: str | None) -> str:
+    if has_base and repository is not None:
+        return "The base model lies in `base/` of this repository."
     if has_base:
         return (
             "The base model lies in `base/`, and adapter_config.json names it by the path it was "
             "exported to: after a move, pass the path as in the first lines below."
         )
-    if _is_hub_id(base):
+    if base == EMBEDDED:
+        return (
+            "The base model is the encoder that comes with sorakit; `sorakit export --with-base "
+            "true` writes it beside the adapter. `base/config.json` has its configuration."
+        )
+    if is_hub_id(base):
         return f"The base model is `{base}` on the Hugging Face Hub."
     return (
         f"The base model is the local folder `{base}` of the machine it was trained on: put the "
@@ -88,7 +109,12 @@ def _where(base: str, has_base: bool) -> str:
     )
 
 
-def _loading(interface: Mapping[str, Any], base: str, has_base: bool) -> list[str]:
+def _loading(
+    interface: Mapping[str, Any], base: str, has_base: bool, repository: str | None
+) -> list[str]:
+    folder = '"."  # this folder'
+    if repository is not None:
+        folder = f'snapshot_download("{repository}")'
     padding = "True"
     if interface["padded_to"] is not None:
         padding = f'"max_length", max_length={interface["padded_to"]}'
@@ -100,10 +126,11 @@ def _loading(interface: Mapping[str, Any], base: str, has_base: bool) -> list[st
     )
     return [
         "import torch",
+        *(["from huggingface_hub import snapshot_download"] if repository is not None else []),
         "from peft import PeftModel",
         "from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer",
         "",
-        'folder = "."  # this folder',
+        f"folder = {folder}",
         'config = AutoConfig.from_pretrained(f"{folder}/base")  # class names and pad token',
         "base = AutoModelForSequenceClassification.from_pretrained(",
         f"    {source}, config=config, dtype=torch.float32, ignore_mismatched_sizes=True",
@@ -120,8 +147,16 @@ def _loading(interface: Mapping[str, Any], base: str, has_base: bool) -> list[st
     ]
 
 
-def _one_step(interface: Mapping[str, Any], has_base: bool) -> list[str]:
+def _one_step(interface: Mapping[str, Any], has_base: bool, repository: str | None) -> list[str]:
     first = ["from peft import AutoPeftModelForSequenceClassification", ""]
+    if has_base and repository is not None:  # adapter_config.json names base/ from there
+        return [
+            "from contextlib import chdir",
+            "",
+            *first,
+            "with chdir(folder):",
+            '    model = AutoPeftModelForSequenceClassification.from_pretrained(".")',
+        ]
     if has_base:
         return [*first, "model = AutoPeftModelForSequenceClassification.from_pretrained(folder)"]
     names = interface["class_names"]
@@ -140,9 +175,11 @@ def _one_step(interface: Mapping[str, Any], has_base: bool) -> list[str]:
     ]
 
 
-def _is_hub_id(base: str) -> bool:
+def is_hub_id(base: str) -> bool:
+    """Return whether the name of a base model is one of the Hub, not of a local folder."""
     parts = base.split("/")
-    return len(parts) <= 2 and all(parts) and not base.startswith((".", "~"))
+    is_id = len(parts) <= 2 and all(parts) and not base.startswith((".", "~"))
+    return is_id and base != EMBEDDED and not Path(base).exists()
 
 
 def _cell(text: str) -> str:
