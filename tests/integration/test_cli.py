@@ -555,7 +555,9 @@ def test_windows_is_refused_in_one_sentence(monkeypatch, capsys):
     assert line.endswith("must run on Linux or macOS, got Windows. Use the Linux of WSL 2.")
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["sweep"], ["status"], ["export"], ["sync"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["study"], ["sweep"], ["status"], ["export"], ["sync"]]
+)
 def test_help_exits_0(command, capsys):
     assert call(*command, "--help") == 0
     assert capsys.readouterr().out.startswith("usage: sorakit")

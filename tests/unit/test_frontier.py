@@ -152,3 +152,15 @@ def test_caution_says_how_many_intervals_there_are(stages: pd.DataFrame) -> None
     assert f"about {0.05 * number:.2g} would exclude 0 by chance" in sentence
     one_seed = caution(frontier(stages[stages["seed"] == 0]))
     assert one_seed.startswith("no intervals: ")
+
+
+def test_lora_with_the_ranks_of_stages_is_a_rival_of_its_own(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    for r, ranks in ((1, {"a": 1}), (4, {"a": 4})):  # of two stages: a row is read off in between
+        pattern = MethodConfig(name="lora_pattern", r=r, rank_pattern=ranks)
+        write_run(tmp_path, num_stages=1, method=pattern)
+        write_run(tmp_path, num_stages=1, method=MethodConfig(name="lora", r=r))
+    table = frontier(load_runs([tmp_path]).stages, shares=[0.2])
+    rows = table[table["score"] == "generalization"].set_index("role")
+    assert rows.loc["lora_pattern", "mean"] == pytest.approx(rows.loc["lora", "mean"])
+    assert rows.loc["lora_pattern", "seeds"] == 1
