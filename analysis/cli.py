@@ -13,7 +13,7 @@ from analysis import style
 from analysis.arguments import parser
 from analysis.compare import compare
 from analysis.compare_text import comparison_table, csv_text, print_comparison
-from analysis.controls import configuration_notes, missing_controls
+from analysis.controls import configuration_notes, dataset_name, missing_controls
 from analysis.curve_table import curve_table, print_curves
 from analysis.doubts import doubt_notes
 from analysis.figures import curve_figure, rank_map_figure
@@ -25,6 +25,7 @@ from analysis.latex import shares_table
 from analysis.load import (
     FLOOR,
     HOLD_DENSE,
+    KEYS,
     PATH,
     RunSet,
     comparability_notes,
@@ -33,10 +34,12 @@ from analysis.load import (
     select_paths,
     with_curves,
 )
+from analysis.long_names import grouped_notes
 from analysis.ranks import maps_at, parse_criterion, without_map
 from analysis.report.page import report
 from analysis.summary_text import print_summary
 from analysis.weights import with_weights
+from sorakit.quoting import cut
 from sorakit.records import find_runs
 from sorakit.records.packing import pack_runs
 
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _write(console, args, runs, out)
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {cut(' '.join(str(error).split()))}\n")
         return 2
     return 0
 
@@ -219,5 +222,6 @@ def _print_used(
     console.print(f"{len(used)} runs used ({roles}), {len(excluded)} left out")
     for path, reason in excluded:
         console.print(f"  left out {path}: {reason}")
-    for note in notes:
+    names = {dataset_name(*map(str, row)) for row in used[KEYS].drop_duplicates().to_numpy()}
+    for note in grouped_notes(notes, names):
         console.print(f"  note: {note}")

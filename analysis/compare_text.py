@@ -14,12 +14,16 @@ from analysis.controls import dataset_name
 from analysis.curves import SHARES
 from analysis.intervals import p_text
 from analysis.load import KEYS
+from analysis.long_names import wrapped
 from analysis.number_text import compact
 from analysis.ranking_table import RANKED, dataset_names, key_of, ranking_rows
 from analysis.slope_changepoint import ALPHA, MIN_POINTS
 
 Row = Mapping[Hashable, object]
 
+_NAME_WIDTH = 24  # of a column
+TITLE_WIDTH = 78
+"""Characters of a line of a table's title."""
 INFLECTION = "inflection_"
 """What the columns of inflections begin with, beside the shares."""
 
@@ -77,7 +81,7 @@ def ranking_table(comparison: Comparison) -> Table:
     for score, reference in RANKED:
         view.add_column(f"{score},\nshare of {reference}", overflow="fold")
     for row in ranking_rows(comparison.ranking, dataset_names(comparison.table)):
-        view.add_row(*row)
+        view.add_row(*(wrapped(cell, _NAME_WIDTH) for cell in row))
     return view
 
 
@@ -92,7 +96,7 @@ def share_table(rows: Sequence[Row]) -> Table:
     view = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        title=f"{block_name(rows[0])}: {seeds}, {params}",
+        title=wrapped(f"{block_name(rows[0])}: {seeds}, {params}", TITLE_WIDTH),
         title_justify="left",
     )
     view.add_column("score", no_wrap=True)

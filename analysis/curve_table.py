@@ -8,9 +8,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from analysis.compare_text import block_name
+from analysis.compare_text import TITLE_WIDTH, block_name
 from analysis.curves import SCORES, share_curve, with_gain_retained, with_gap
 from analysis.load import KEYS, PATH, require_path_run
+from analysis.long_names import wrapped
 from analysis.number_text import percent
 
 COLUMNS = (*SCORES, "gap", *(f"{score}_gain_retained" for score in SCORES))
@@ -49,7 +50,11 @@ def print_curves(console: Console, table: pd.DataFrame) -> None:
         table: The table.
     """
     for _, block in table.groupby(KEYS, sort=True):
-        view = Table(box=box.SIMPLE_HEAD, title=block_name(_rows(block)[0]), title_justify="left")
+        view = Table(
+            box=box.SIMPLE_HEAD,
+            title=wrapped(block_name(_rows(block)[0]), TITLE_WIDTH),
+            title_justify="left",
+        )
         for head in ("of the full adapter", *_HEADS):
             view.add_column(head, justify="right", no_wrap=True)
         for share, rows in block.groupby("log10_share", sort=False):

@@ -35,6 +35,7 @@ from analysis.curves import (
 from analysis.doubts import doubts
 from analysis.intervals import student_t_interval
 from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH, require_path_run
+from analysis.long_names import wrapped
 from analysis.number_text import compact, percent
 from analysis.ranks import map_of
 from analysis.slope_changepoint import ALPHA
@@ -42,6 +43,8 @@ from analysis.value_axis import value_limits
 from sorakit.records.matching import DEFAULT_SETTING
 
 MAX_COLUMNS = 3
+TITLE_WIDTH = 33
+"""Characters of a line of a panel's title."""
 _LINE = 0.17  # inches of a line of a title
 _NOTE_LINE = 0.12  # inches of a line of notes below a panel
 _NOTES_IN_PANEL = 4  # lines of notes for which a panel has room; more make it higher
@@ -544,10 +547,11 @@ def _titles(names: Sequence[tuple[Hashable, ...]]) -> list[str]:
     titles: list[str] = []
     for task, backbone, setting, variant in blocks:
         title = f"{task}, {backbone.rstrip('/').rsplit('/', 1)[-1]}" if several else task
+        title = wrapped(title, TITLE_WIDTH)
         settings = {other[2] for other in blocks if other[:2] == (task, backbone)}
         parts = [setting] if len(settings) > 1 and setting != DEFAULT_SETTING else []
         details = ", ".join([*parts, *([variant] if variant else [])])
-        titles.append(f"{title}\n{textwrap.fill(details, 33)}" if details else title)
+        titles.append(f"{title}\n{wrapped(details, TITLE_WIDTH)}" if details else title)
     return titles
 
 

@@ -16,8 +16,10 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from analysis import style
 from analysis.curves import SCORES
+from analysis.figures import TITLE_WIDTH
 from analysis.frontier import NOT_TOLD_APART
 from analysis.load import KEYS, PATH
+from analysis.long_names import wrapped
 from analysis.number_text import percent
 from analysis.ranking_table import dataset_names
 from analysis.value_axis import value_limits
@@ -95,13 +97,14 @@ def frontier_figure(table: pd.DataFrame) -> Figure:
             f"`RUNS` must hold 1 to {len(MARKERS)} kinds of rivals (random_mask, lora, ...), got "
             f"{len(rivals)}."
         )
-    names = dataset_names(table)
+    names = {key: wrapped(name, TITLE_WIDTH) for key, name in dataset_names(table).items()}
     blocks = [key for key in names if len(set(_rows(table, key)["role"])) > 1]
     columns = min(len(blocks), MAX_COLUMNS)
     rows = -(-len(blocks) // columns) * len(SCORES)
     with mpl.rc_context(style.RC):
         width = style.COLUMN_WIDTH if columns == 1 else style.TEXT_WIDTH
-        figure = Figure(figsize=(width, 1.3 * rows + 0.5))
+        lines = sum(names[key].count("\n") for key in blocks[::columns])  # beyond one a row
+        figure = Figure(figsize=(width, 1.3 * rows + 0.17 * lines + 0.5))
         for place, key in enumerate(blocks):
             for line, score in enumerate(SCORES):
                 row = (place // columns) * len(SCORES) + line

@@ -8,12 +8,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from analysis.compare_text import Row, block_name
+from analysis.compare_text import TITLE_WIDTH, Row, block_name
 from analysis.frontier import BEST, NOT_MEASURED, NOT_TOLD_APART
 from analysis.latex import escape_latex, tabular
 from analysis.load import KEYS, PATH
+from analysis.long_names import wrapped
 from analysis.number_text import compact, percent
 
+_ERROR_RATE = 0.05  # of one 95 % interval
 SORA_NAME = "SoRA path"
 
 _EXPLANATION = f"""\
@@ -36,6 +38,24 @@ def print_frontier(console: Console, table: pd.DataFrame) -> None:
         console.print()
         console.print(_block_table(block))
     console.print(f"\n{_EXPLANATION}")
+    console.print(f"caution       {caution(table)}")
+
+
+def caution(table: pd.DataFrame) -> str:
+    """Return a sentence on how many comparisons a frontier makes, and what chance does to them.
+
+    Args:
+        table: What `analysis.frontier.frontier` returns.
+    """
+    count = int(table.loc[table["role"] != PATH, "difference_low"].notna().sum())
+    by_luck = "the best of several rivals is so by luck in part"
+    if not count:
+        return f"no intervals: one seed tells nothing apart, and {by_luck}."
+    return (
+        f"{count} intervals over budgets, scores and rivals, each at 95 % by itself and not "
+        f"adjusted for their number: about {_ERROR_RATE * count:.2g} would exclude 0 by chance if "
+        f"nothing differed, and {by_luck}."
+    )
 
 
 def frontier_heads(block: pd.DataFrame) -> list[str]:
@@ -129,8 +149,11 @@ def _block_table(block: pd.DataFrame) -> Table:
     view = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        title=f"{block_name(block.iloc[0].to_dict())}: {seeds} seed{'' if seeds == 1 else 's'}, "
-        "adapters of N parameters (share of the full adapter)",
+        title=wrapped(
+            f"{block_name(block.iloc[0].to_dict())}: {seeds} seed{'' if seeds == 1 else 's'}, "
+            "adapters of N parameters (share of the full adapter)",
+            TITLE_WIDTH,
+        ),
         title_justify="left",
     )
     view.add_column("score, adapter", no_wrap=True)

@@ -25,7 +25,13 @@ from sorakit.records import (
     measure_columns,
     role_of,
 )
-from sorakit.records.matching import data_of, experiment_options, matching_ids
+from sorakit.records.matching import (
+    data_of,
+    experiment_options,
+    matching_ids,
+    setting_of,
+    source_of,
+)
 
 SORA = "sora"
 """The method of paths and their controls; runs of another method are its rivals, or the floor."""
@@ -110,7 +116,7 @@ def load_runs(paths: Sequence[Path], *, with_ranks: bool = True) -> RunSet:
             "`RUNS` must hold at least one run with a finished stage, got none in "
             f"{', '.join(str(path) for path in paths)} ({len(excluded)} left out{listed})."
         )
-    identities = [_identity(run) for run in used.values()]
+    identities = _with_short_settings([_identity(run) for run in used.values()], [*used.values()])
     sources = [_source(run) for run in used.values()]
     table = pd.DataFrame([{**i, **s} for i, s in zip(identities, sources, strict=True)])
     configs = {run_id: run.config for run_id, run in used.items()}
@@ -124,6 +130,24 @@ def load_runs(paths: Sequence[Path], *, with_ranks: bool = True) -> RunSet:
         excluded=sorted(excluded),
         configs=configs,
     )
+
+
+def _with_short_settings(
+    identities: list[dict[str, object]], runs: Sequence[Run]
+) -> list[dict[str, object]]:
+    """Return what names runs, without where own data lie if the dataset's name says it all.
+
+    That is so where all runs of one name read the same files and columns.
+    """
+    sources: dict[object, set[tuple[object, ...]]] = {}
+    for identity, run in zip(identities, runs, strict=True):
+        sources.setdefault(identity["task"], set()).add(source_of(run.config))
+    return [
+        {**identity, "setting": setting_of(run.config, with_source=False)}
+        if len(sources[identity["task"]]) == 1
+        else identity
+        for identity, run in zip(identities, runs, strict=True)
+    ]
 
 
 def select_paths(runs: RunSet, wanted: Mapping[str, str]) -> RunSet:

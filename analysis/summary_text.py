@@ -10,8 +10,11 @@ from rich.table import Table
 
 from analysis.curves import BANDS, SCORES, SHARES, count_spacing, summary
 from analysis.load import FLOOR, HOLD_DENSE, PATH, RunSet
+from analysis.long_names import wrapped
 from analysis.number_text import percent
 from sorakit.records.matching import DEFAULT_SETTING
+
+_NAME_WIDTH = 24
 
 
 def print_summary(console: Console, runs: RunSet, paths: Sequence[Path]) -> None:
@@ -51,7 +54,7 @@ def _share_table(table: pd.DataFrame) -> Table:
         title="Fewest parameters that keep a share of the dense score",
         title_justify="left",
     )
-    view.add_column("dataset", overflow="fold", min_width=12)
+    view.add_column("dataset", no_wrap=True)
     for column in ("seed", "score"):
         view.add_column(column, no_wrap=True)
     for column in (
@@ -66,7 +69,7 @@ def _share_table(table: pd.DataFrame) -> Table:
             floor, dense = row[f"{score}_{FLOOR}"], row[f"{score}_dense"]
             first = score == SCORES[0]
             view.add_row(
-                row["task"] if first else _origin(row),
+                wrapped(row["task"], _NAME_WIDTH) if first else wrapped(_origin(row), _NAME_WIDTH),
                 str(row["seed"]) if first else "",
                 score,
                 _score(dense),
@@ -82,7 +85,7 @@ def _share_table(table: pd.DataFrame) -> Table:
 
 def _spacing_table(table: pd.DataFrame, stages: pd.DataFrame) -> Table:
     view = Table(box=box.SIMPLE_HEAD, title="Parameter counts along the path", title_justify="left")
-    view.add_column("dataset", overflow="fold", min_width=12)
+    view.add_column("dataset", no_wrap=True)
     for column in (
         "seed",
         "stages",
@@ -96,7 +99,7 @@ def _spacing_table(table: pd.DataFrame, stages: pd.DataFrame) -> Table:
         counts = stages.loc[stages["run_id"] == row["run_id"], "num_nonzero_params"]
         spacing = count_spacing(counts.tolist(), row["dense_params"])
         view.add_row(
-            f"{row['task']},{_origin(row)[1:]}",
+            wrapped(f"{row['task']},{_origin(row)[1:]}", _NAME_WIDTH),
             str(row["seed"]),
             f"1 + {row['num_stages']}",
             f"{row['dense_params']:,}",

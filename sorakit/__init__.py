@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sorakit.studies.study import Study as Study
     from sorakit.studies.study import load_study as load_study
     from sorakit.training.module import AdaptationModule as AdaptationModule
+    from sorakit.training.trainer_callback import SoraTrainerCallback as SoraTrainerCallback
     from sorakit.training.xi_scheduler import XiScheduler as XiScheduler
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "ProxSGD": "sorakit.method.optimizer",
     "Run": "sorakit.records",
     "SoraConfig": "sorakit.method.tuner",
+    "SoraTrainerCallback": "sorakit.training.trainer_callback",
     "Study": "sorakit.studies.study",
     "XiScheduler": "sorakit.training.xi_scheduler",
     "export_lora": "sorakit.method.prune",

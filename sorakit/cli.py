@@ -4,6 +4,7 @@ Every command imports what it needs: `--help` takes a fraction of a second, and 
 torch (the runs of a sweep are processes of their own).
 """
 
+import errno
 import os
 import signal
 import sys
@@ -28,7 +29,7 @@ from sorakit.options import (
     split_options,
     with_nulls,
 )
-from sorakit.quoting import cut
+from sorakit.quoting import cut, quoted
 
 _FORMAT_WARNING = warnings.formatwarning
 _FAILED = 1
@@ -162,6 +163,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except ValueError as error:
         _fail(str(error))
     except OSError as error:  # a full disk, above all
+        if error.errno == errno.ENAMETOOLONG:
+            _fail(f"A path must be one that the file system takes, got {quoted(error.filename)}.")
         sys.stderr.write(f"sorakit: error: {cut(str(error))}\n")
         sys.exit(_FAILED)
     except KeyboardInterrupt as error:
@@ -301,6 +304,17 @@ def _parser(command: Sequence[str]) -> ArgumentParser:
         type=bool,
         default=True,
         help="Load the adapter in plain PEFT and compare its score with the record.",
+    )
+    export.add_argument(
+        "--push_to_hub",
+        metavar="REPO",
+        type=str | None,
+        default=None,
+        help="Send the export to the Hugging Face Hub too, as a new repository: OWNER/NAME, or "
+        "NAME of your own. Needs a token (`hf auth login`, or HF_TOKEN).",
+    )
+    export.add_argument(
+        "--private", action="store_true", help="Make the repository of --push_to_hub a private one."
     )
     commands.add_subcommand("export", export, help="copy the LoRA of one stage")
     predict = _Parser(
@@ -664,8 +678,21 @@ def _export(options: Namespace) -> int:
     out = Path(options.out)
     if out.exists():
         raise ValueError(f"`--out` must be a new folder, got {options.out!r}, which exists.")
-    from sorakit.training.export import export_stage  # torch takes seconds to import
+    if options.private and options.push_to_hub is None:
+        raise ValueError("`--private` must come with `--push_to_hub`, got it alone.")
+    from sorakit.training.export import (  # torch takes seconds to import
+        export_stage,
+        require_loadable_by_others,
+        texts_for_hub,
+    )
+    from sorakit.training.hub import new_repository, push
+    from sorakit.training.run import quiet_libraries
 
+    quiet_libraries()
+    repository = None
+    if options.push_to_hub is not None:
+        require_loadable_by_others(run, with_base=options.with_base)
+        repository = new_repository(options.push_to_hub, private=options.private)
     result = export_stage(run, stage, out, with_base=options.with_base, verify=options.verify)
     row = run.stages.set_index("stage").loc[stage]
     _say(
@@ -680,6 +707,10 @@ def _export(options: Namespace) -> int:
             f"Verified: {result.score:.4f} in plain PEFT (float32), {result.recorded:.4f} recorded "
             f"({result.precision}); tolerance {result.tolerance:.3g}."
         )
+    if repository is not None:
+        texts = texts_for_hub(run, stage, out, result, repo_id=repository.repo_id)
+        note = f"Stage {stage} of sorakit run {run.run_id}"
+        _say(f"Pushed to {push(out, repository, replaced=texts, note=note)}")
     return 0
 
 

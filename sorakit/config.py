@@ -622,7 +622,8 @@ class RunConfig:
     seed: int = 0
     """Seed of initialisation, batch order and dropout."""
     out_dir: str | None = None
-    """Folder of this run; null is runs/<task>/<run_id>, where run_id is a hash of everything
+    """Folder of this run; null is runs/<group>/<run_id>: group is the
+    task, or the name of your dataset, and run_id is a hash of everything
     above but `tracking`."""
 
     def __post_init__(self) -> None:

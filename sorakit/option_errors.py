@@ -92,6 +92,9 @@ def describe_type(hint: Any) -> str:
     if get_origin(hint) is list:
         [kind] = get_args(hint)
         return f"a list of {_PLURALS[kind]}"
+    if get_origin(hint) is dict:
+        _, kind = get_args(hint)
+        return f"names with {_PLURALS[kind]}"
     return _WORDS[cast(type, hint)]
 
 

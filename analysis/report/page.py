@@ -10,14 +10,15 @@ import jinja2
 import pandas as pd
 import vl_convert
 import yaml
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from analysis.compare import Comparison, compare
 from analysis.controls import configuration_notes
 from analysis.curves import SHARES, with_gain_retained, with_gap
 from analysis.frontier import frontier
-from analysis.frontier_text import frontier_heads, frontier_rows
+from analysis.frontier_text import caution, frontier_heads, frontier_rows
 from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH, RunSet, comparability_notes, with_curves
+from analysis.long_names import pieces
 from analysis.ranking_table import RANKED, dataset_names, ranking_rows
 from analysis.ranks import Criterion, stages_at
 from analysis.report import look
@@ -71,6 +72,7 @@ def report(runs: RunSet) -> Page:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable  # pyright: ignore[reportUnknownMemberType]  # of jinja2
     html = environment.get_template("page.html.jinja").render(
         style=(_FOLDER / "page.css").read_text("utf-8"),
         script=(_FOLDER / "page.js").read_text("utf-8"),
@@ -105,6 +107,7 @@ def report(runs: RunSet) -> Page:
         ],
         measures_ranked=RANKED,
         frontiers=_frontiers(frontiers, datasets),
+        caution=caution(frontiers),
         counts=_role_counts(used),
         runs=_run_rows(used, runs.configs),
         excluded=[{"path": str(path), "reason": reason} for path, reason in comparison.excluded],
@@ -112,6 +115,11 @@ def report(runs: RunSet) -> Page:
         states=used["state"].value_counts().sort_index().to_dict(),
     )
     return Page(html=html, used=used, excluded=comparison.excluded, notes=comparison.notes)
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name as HTML that a browser breaks after separators first."""
+    return Markup("<wbr>").join(escape(piece) for piece in pieces(name))
 
 
 def _before_refit(comparison: Comparison, runs: RunSet) -> list[Dataset]:

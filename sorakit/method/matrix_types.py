@@ -38,6 +38,30 @@ _FAMILIES: tuple[tuple[str, ...], ...] = (
         "ffn.lin1",
         "ffn.lin2",
     ),
+    (  # Llama, Mistral, Qwen2, Gemma, ...: W_F1 without the gate of the FFN
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
+        "mlp.up_proj",
+        "mlp.down_proj",
+    ),
+    (  # DINOv2
+        "attention.q_proj",
+        "attention.k_proj",
+        "attention.v_proj",
+        "attention.o_proj",
+        "mlp.fc1",
+        "mlp.fc2",
+    ),
+    (  # T5: without the attention of the decoder to the encoder
+        "SelfAttention.q",
+        "SelfAttention.k",
+        "SelfAttention.v",
+        "SelfAttention.o",
+        "DenseReluDense.wi",
+        "DenseReluDense.wo",
+    ),
 )
 """Endings of module names, in the order of `MATRIX_TYPES`."""
 

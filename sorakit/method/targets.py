@@ -153,6 +153,34 @@ def are_transposed(model: nn.Module, names: Collection[str]) -> bool:
     return any(isinstance(model.get_submodule(name), Conv1D) for name in names)
 
 
+def layer_names(names: Collection[str]) -> dict[str, tuple[int | None, str]]:
+    """Return `split_layer` of the modules of one model, no two of them alike.
+
+    Where two towers have the same names within their layers (encoder and decoder of T5 or BART),
+    each name begins with what tells its tower from the others: decoder.layer.0.SelfAttention.q.
+    """
+    split = {name: split_layer(name) for name in names}
+    towers: dict[tuple[int | None, str], set[str]] = {}
+    for name, place in split.items():
+        towers.setdefault(place, set()).add(_tower(name, place))
+    shared = {tower for found in towers.values() if len(found) > 1 for tower in found}
+    if not shared:
+        return split
+    parts = [tower.split(".") for tower in shared]
+    at = next(i for i in range(min(map(len, parts))) if len({part[i] for part in parts}) > 1)
+    for name, place in split.items():
+        tower = _tower(name, place)
+        if tower in shared:
+            split[name] = (place[0], f"{tower.split('.')[at]}.{place[1]}")
+    return split
+
+
+def _tower(name: str, place: tuple[int | None, str]) -> str:
+    """Return what stands before the number of the layer in a name."""
+    layer, matrix = place
+    return "" if layer is None else name.removesuffix(f"{layer}.{matrix}").rstrip(".")
+
+
 def split_layer(name: str) -> tuple[int | None, str]:
     """Return the layer index in a module name, if any, and the name within that layer."""
     match = _LAYER.search(name)

@@ -10,10 +10,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from sorakit.config import METHOD_VERSION, RunConfig
+from sorakit.records.schema import DENSE_STAGES_DIR
 from sorakit.variants import ADAPTERS
 
 _SPLIT_WORDS = re.compile(r"(^|[-_. ])(train(ing)?|\d+-of-\d+)(?=$|[-_. ])", re.IGNORECASE)
 """What a file name says of its split and shard."""
+
+_OWN_TASKS = ("files", "hub")
+_UNSAFE = re.compile(r"[^\w.+-]+")
+_LONGEST_GROUP = 60
+_NOT_GROUPS = (DENSE_STAGES_DIR, "sweeps")
+"""Folders beside the groups."""
 
 PATH = "path"
 """Role of a run of Algorithm 1; the role of a control is its name."""
@@ -147,10 +154,37 @@ def dense_key(config: RunConfig) -> str:
 
 
 def run_path(config: RunConfig) -> Path:
-    """Return the folder of a run: `out_dir`, or runs/<task>/<run_id>."""
+    """Return the folder of a run: `out_dir`, or runs/<group>/<run_id> as by `grouped_path`."""
     if config.out_dir is not None:
         return Path(config.out_dir)
-    return Path("runs") / config.task.name / run_id(config)
+    return grouped_path(Path("runs"), config, run_id(config))
+
+
+def grouped_path(root: Path, config: RunConfig, name: str) -> Path:
+    """Return the folder of a run below `root`: <group>/<run id>.
+
+    The group is the task; of your own data, the name of the dataset (`dataset_label`). A label is
+    no part of the run id, so a run that is there already, under another label or without one, keeps
+    its folder: same experiment, same folder.
+
+    Args:
+        root: Folder of the groups.
+        config: Configuration of the run.
+        name: Its run id.
+    """
+    task = config.task
+    if task.name not in _OWN_TASKS:
+        return root / task.name / name
+    for there in sorted(root.glob(f"*/{name}")):
+        if there.is_dir():
+            return there
+    return root / _folder_name(dataset_label(vars(task)), task.name) / name
+
+
+def _folder_name(label: str, task: str) -> str:
+    """Return a label as the name of a folder that is no other folder of a sweep's."""
+    name = _UNSAFE.sub("-", label)[:_LONGEST_GROUP].strip("-.")
+    return f"{task}-{name}".strip("-") if name in _NOT_GROUPS or not name else name
 
 
 def _named_content(config: RunConfig) -> dict[str, Any]:

@@ -18,6 +18,10 @@ from sorakit.records.identity import FLOOR, dataset_label, short_hash
 DEFAULT_SETTING = "default"
 
 _DATA = ("task", "backbone")  # named by themselves, in every table
+_SOURCE = (
+    *("data_dir", "train_file", "validation_file", "dataset", "subset", "train_split"),
+    *("validation_split", "text_column", "text_pair_column", "label_column"),
+)
 _NO_OPTION = ("tracking.", "out_dir", "seed", "trainer.accelerator", "trainer.num_threads")
 _OF_DENSE = (
     *("method.", "gates.", "xi.start", "dense.", "stage.lr_factor", "optim.", "trainer."),
@@ -51,9 +55,14 @@ def data_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "task": dataset_label(config["task"]),
         "backbone": config["backbone"]["name"],
-        "setting": _setting(config),
+        "setting": setting_of(config),
         "seed": int(config["seed"]),
     }
+
+
+def source_of(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return where the data of a run lie: folder, files, columns, splits."""
+    return tuple(config["task"].get(name) for name in _SOURCE)
 
 
 def matching_ids(config: Mapping[str, Any], *, method_version: object) -> dict[str, str]:
@@ -126,8 +135,14 @@ def _numbers(found: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         yield key, float(value) if whole else value
 
 
-def _setting(config: Mapping[str, Any]) -> str:
-    named = {"name", "label"}
+def setting_of(config: Mapping[str, Any], *, with_source: bool = True) -> str:
+    """Return what sets data and backbone of a run apart from their defaults, beside their names.
+
+    Args:
+        config: Resolved configuration.
+        with_source: Where own data lie too: folder, files, columns, splits.
+    """
+    named = {"name", "label", *(() if with_source else _SOURCE)}
     ignored = {
         "task": named if config["task"]["name"] == "files" else {*named, "data_dir"},
         "backbone": {*named, "data_dir"},

@@ -14,6 +14,15 @@ SUMMARY_FILE = "summary.txt"
 TABLES_DIR = "tables"
 FIGURES_DIR = "figures"
 _NEEDED = ("analysis", "altair", "jinja2", "matplotlib", "seaborn", "vl_convert")
+VERBS = {
+    "summary": None,
+    "compare": None,
+    "frontier": None,
+    "freeze": TABLES_DIR,
+    "figures": FIGURES_DIR,
+    "report": REPORT_FILE,
+}
+"""Verbs of the analysis, and what each writes in the folder of a study; null is its text."""
 GET_IT = "pip install 'sorakit[analysis]'"
 
 
@@ -22,7 +31,7 @@ class Conclusion:
     """What was made of the runs of a study.
 
     Attributes:
-        summary: What a terminal shows: summary, comparison and frontier.
+        summary: What a terminal shows: how few parameters keep how much, a row a path.
         failures: What could not be made, with the reason.
     """
 
@@ -43,17 +52,10 @@ def conclude(folder: Path, runs: Path, say: Callable[[str], None]) -> Conclusion
         runs: Folder of its runs, at least one of them a path with stages.
         say: Is told what is being made.
     """
-    verbs: list[tuple[str, list[str]]] = [
-        ("summary", []),
-        ("compare", []),
-        ("frontier", []),
-        ("freeze", ["--out", str(folder / TABLES_DIR)]),
-        ("figures", ["--out", str(folder / FIGURES_DIR)]),
-        ("report", ["--out", str(folder / REPORT_FILE)]),
-    ]
     texts: list[str] = []
     failures: list[str] = []
-    for verb, arguments in verbs:
+    for verb, out in VERBS.items():
+        arguments = [] if out is None else ["--out", str(folder / out)]
         done = subprocess.run(
             [sys.executable, "-P", "-m", "analysis", verb, str(runs), *arguments],
             capture_output=True,
@@ -67,6 +69,5 @@ def conclude(folder: Path, runs: Path, say: Callable[[str], None]) -> Conclusion
             texts.append(done.stdout.rstrip())
         else:
             say(f"wrote {arguments[-1]}")
-    summary = "\n\n".join(texts)
-    replace_text(folder / SUMMARY_FILE, summary + "\n")
-    return Conclusion(summary=summary, failures=failures)
+    replace_text(folder / SUMMARY_FILE, "\n\n".join(texts) + "\n")
+    return Conclusion(summary=texts[0] if texts else "", failures=failures)

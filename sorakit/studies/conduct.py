@@ -11,10 +11,16 @@ from rich.console import Console
 
 from sorakit.records.durable import replace_text
 from sorakit.records.identity import dataset_label
-from sorakit.studies.conclusion import GET_IT, REPORT_FILE, conclude, missing_packages
+from sorakit.studies.conclusion import (
+    GET_IT,
+    REPORT_FILE,
+    SUMMARY_FILE,
+    conclude,
+    missing_packages,
+)
 from sorakit.studies.expectation import describe, expect
 from sorakit.studies.look import Look, look_at
-from sorakit.studies.specification import STUDY_FILE, Request, Specification, specification
+from sorakit.studies.specification import Request, Specification, specification
 from sorakit.studies.study import Study
 from sorakit.sweep.cost import CostModel
 from sorakit.sweep.display import (
@@ -189,5 +195,6 @@ def _conclude(spec: Specification, plan: Plan, say: Callable[[str], None]) -> bo
     for failure in conclusion.failures:
         say(f"not made: {failure}")
     if not conclusion.failures:
-        say(f"The report: {spec.folder / REPORT_FILE} (what was asked for: {STUDY_FILE})")
+        say(f"Comparison and frontier as text: {spec.folder / SUMMARY_FILE}")
+        say(f"The report: {spec.folder / REPORT_FILE}")
     return not conclusion.failures

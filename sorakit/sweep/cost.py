@@ -21,6 +21,8 @@ from sorakit.records import (
 )
 from sorakit.training.time_left import describe_seconds
 
+_DATA_KEYS = ("data_dir", "train_file", "dataset", "subset", "train_examples")
+"""Options of a task that say whose data they are: of other data a pass takes another time."""
 MOST_RUNS = 300
 """Finished runs that are looked at; more would not tell more, and reading them takes time."""
 
@@ -87,6 +89,15 @@ class CostModel:
         """Take what a run of this kind is expected to take, until one has shown it."""
         self._expected[_kind_key(config_to_dict(config))] = times
 
+    def has_finished(self, run_id: str) -> bool:
+        """Return whether a run like one that `seconds` was asked for has been finished.
+
+        Args:
+            run_id: Its run id.
+        """
+        twin, kind = self._keys[run_id]
+        return twin in self._twins or kind in self._kinds
+
     def seconds(self, config: RunConfig, *, run_id: str, with_dense: bool) -> float | None:
         """Return what a run will take, or None when no finished run is like it.
 
@@ -132,7 +143,7 @@ def describe_run_cost(config: RunConfig) -> str | None:
     """
     path = run_path(config)
     folders = [path.parent.parent, path.parent]
-    costs = cost_model(folders, tasks=[config.task.name])
+    costs = cost_model(folders, tasks=[config.task.name, path.parent.name])
     seconds = costs.seconds(config, run_id=run_id(config), with_dense=True)
     if seconds is None:
         return None
@@ -156,7 +167,7 @@ def _twin_key(config: dict[str, Any]) -> str:
 
 def _kind_key(config: dict[str, Any]) -> str:
     options = {
-        "task": ("name", "max_length"),
+        "task": ("name", "max_length", *_DATA_KEYS),
         "backbone": ("name",),
         "method": ("name",),
         "optim": ("batch_size",),

@@ -32,6 +32,10 @@ _BAR = 76
 _REFRESH_SECONDS = 1.0
 _LINE_SECONDS = 120.0
 """Between two lines that say how far a sweep is, where there is no terminal to show a table."""
+_ROUGH = (
+    "A time left with `perhaps` is a guess from the first stages of runs, until a run of every "
+    "kind is done."
+)
 _WORDS = {"completed": "done", "waiting": "to run"}
 _ENDED = ("completed", "failed", "blocked")
 
@@ -83,7 +87,7 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
             parts += [f"({job.error})"] if job.error and job.state == "failed" else []
             line = " ".join(part for part in parts if part)
             left = self._time_left() if job.state == "completed" else None
-            self._line(line if left is None else f"{line}, about {describe_seconds(left)} left")
+            self._line(line if left is None else f"{line}, {left}")
         if self._live is not None:
             self._refreshed = 0.0
 
@@ -169,21 +173,33 @@ class SweepDisplay(AbstractContextManager["SweepDisplay"]):
             return ""
         return describe_seconds(max(0.0, seconds - _seconds_spent(job.path)))
 
-    def _time_left(self) -> float | None:
-        return estimate(self._plan, self._costs).seconds(self._workers)
+    def _time_left(self) -> str | None:
+        """Return the time left as a person says it, or None while nothing is known."""
+        rest = estimate(self._plan, self._costs)
+        seconds = rest.seconds(self._workers)
+        if seconds is None:
+            return None
+        return f"{'perhaps' if rest.is_rough else 'about'} {describe_seconds(seconds)} left"
 
 
 class Estimate:
     """What the rest of a sweep will take.
 
     Args:
-        known: Seconds of the runs whose like has been finished before.
+        known: Seconds of the runs of which something is known.
         num_unknown: Runs without.
+        num_rough: Runs among the known ones whose like has never been finished.
     """
 
-    def __init__(self, known: Sequence[float], *, num_unknown: int) -> None:
+    def __init__(self, known: Sequence[float], *, num_unknown: int, num_rough: int = 0) -> None:
         self.known = list(known)
         self.num_unknown = num_unknown
+        self.num_rough = num_rough
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether it rests on the first stages of runs, or on runs of other kinds."""
+        return self.num_unknown > 0 or self.num_rough > 0
 
     def work(self) -> float | None:
         """Return the seconds of computing, unknown runs taken as the mean of the known ones."""
@@ -202,7 +218,7 @@ def estimate(plan: Plan, costs: CostModel) -> Estimate:
     trained: set[str | None] = {*plan.trained_dense_stages()}
     trained |= {job.dense for job in plan.jobs if job.state == "running"}
     known: list[float] = []
-    num_unknown = 0
+    num_unknown = num_rough = 0
     for job in plan.jobs:
         if job.state == "running":
             costs.look_at_running(job.path, num_stages=job.config.xi.num_stages)
@@ -218,12 +234,14 @@ def estimate(plan: Plan, costs: CostModel) -> Estimate:
             known.append(max(0.0, seconds - _seconds_spent(job.path)))
         else:
             known.append(seconds)
-    return Estimate(known, num_unknown=num_unknown)
+        if seconds is not None and not costs.has_finished(job.point.run_id):
+            num_rough += 1
+    return Estimate(known, num_unknown=num_unknown, num_rough=num_rough)
 
 
 def plan_costs(plan: Plan) -> CostModel:
     """Return the cost model of the runs that were finished before."""
-    tasks = sorted({job.config.task.name for job in plan.jobs})
+    tasks = sorted({name for j in plan.jobs for name in (j.config.task.name, j.path.parent.name)})
     return cost_model([plan.out, *plan.records], tasks=tasks)
 
 
@@ -282,7 +300,7 @@ def _describe_cost(plan: Plan, *, workers: int) -> str:
     cost = estimate(plan, costs)
     work, seconds = cost.work(), cost.seconds(workers)
     if work is None or seconds is None:
-        return "No estimate of the time: no finished run of this kind is at hand."
+        return f"No estimate of the time: no finished run of this kind is at hand. {_ROUGH}"
     about = (
         f"About {describe_seconds(work)} of computing, {describe_seconds(seconds)} with "
         f"{_several(workers, 'worker')}, going by {_several(costs.num_runs, 'finished run')}"
@@ -304,15 +322,14 @@ def describe_failures(failed: Sequence[Job], *, blocked: Sequence[Job]) -> str:
     return "\n".join(lines)
 
 
-def count_line(jobs: Sequence[Job], seconds_left: float | None) -> str:
+def count_line(jobs: Sequence[Job], left: str | None) -> str:
     """Return how many runs are in which state."""
     states = ("completed", "running", "failed", "waiting")
     counts = {state: sum(job.state == state for job in jobs) for state in states}
     text = ", ".join(f"{counts[state]} {_WORDS.get(state, state)}" for state in states)
     num_blocked = sum(job.state == "blocked" for job in jobs)
     text += f", {num_blocked} blocked" if num_blocked else ""
-    left = "" if seconds_left is None else f", about {describe_seconds(seconds_left)} left"
-    return f"{len(jobs)} runs: {text}{left}"
+    return f"{len(jobs)} runs: {text}{'' if left is None else f', {left}'}"
 
 
 def status_table(statuses: Sequence[RunStatus], root: Path) -> Table:

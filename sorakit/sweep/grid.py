@@ -269,7 +269,7 @@ def _checked(base: Choice, axes: list[list[Choice]]) -> tuple[Choice, list[list[
         if option == "out_dir" and any(value is not None for value in values):
             raise ValueError(
                 f"`out_dir` must be null in a sweep, got {values[0]!r}. Its runs go to "
-                "OUT/<task>/<run_id>; set `--out`."
+                "OUT/<group>/<run_id>; set `--out`."
             )
     return base, axes
 

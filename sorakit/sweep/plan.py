@@ -16,6 +16,7 @@ from sorakit.records import (
     config_to_dict,
     dense_key,
     find_runs,
+    grouped_path,
     is_complete,
     is_packed,
     is_run_folder,
@@ -115,7 +116,7 @@ class Plan:
             return
         config = with_steps_of(job.point.config, self._stages(job.steps_of))
         job.point = replace(job.point, config=config, run_id=run_id(config))
-        path = job.path.with_name(job.point.run_id)
+        path = grouped_path(self.out, config, job.point.run_id)
         job.config = replace(config, out_dir=str(path), trainer=job.config.trainer)
         job.path, job.steps_of = path, None
         self.look_whether_done(job)
@@ -157,7 +158,7 @@ def plan_sweep(
 
     Args:
         files: Sweep files, as for `load_sweep`.
-        out: Folder of the run folders: <out>/<task>/<run_id>.
+        out: Folder of the run folders: <out>/<group>/<run_id>.
         threads_per_run: CPU threads of the runs that leave `trainer.num_threads` open.
         records: Folders with records of finished runs, beside those that the files name.
 
@@ -268,7 +269,7 @@ def _shared_name(job: Job) -> str:
 
 def _job(point: Point, *, out: Path, threads: int | None) -> Job:
     config = point.config
-    path = out / config.task.name / point.run_id
+    path = grouped_path(out, config, point.run_id)
     trainer = config.trainer
     if trainer.num_nodes > 1:
         raise ValueError(

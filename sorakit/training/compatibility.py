@@ -215,7 +215,8 @@ def describe_interface(task: Task, data: AdaptationData) -> dict[str, Any]:
     tokenizer = data.tokenizer
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         pixels = data.tokens[TRAIN].rows([0])[0][PIXELS]
-        return {**meaning, "image_size": list(pixels.shape[1:])}
+        options = data.tokens[TRAIN].options
+        return {**meaning, "image_size": list(pixels.shape[1:]), "image_options": options}
     return {
         **meaning,
         "max_length": data.max_length,

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,21 @@ from sorakit.config import RunConfig
 from sorakit.metric_names import GENERALIZATION_SPLIT, LABEL
 from sorakit.objectives import objective
 from sorakit.options import run_config
-from sorakit.records import ADAPTERS_DIR, Run, dataset_label, stage_name
+from sorakit.records import ADAPTERS_DIR, Run, stage_name
+from sorakit.training.card_facts import (
+    CONFIG_FILE,
+    card_facts,
+    card_header,
+    how_it_was_made,
+    shown_yaml,
+)
 from sorakit.training.data import AdaptationData, Padding, model_inputs
 from sorakit.training.inputs import load_data
-from sorakit.training.model_card import model_card
+from sorakit.training.model_card import is_hub_id, model_card
+from sorakit.training.score_interval import ScoreInterval, score_interval
 
+ADAPTER_CONFIG = "adapter_config.json"
+CARD = "README.md"
 _BASE_DIR = "base"
 TOLERANCES = {"64-true": 0.005, "32-true": 0.005, "bf16-mixed": 0.02, "16-mixed": 0.02}
 """Units of the score by `trainer.precision`: what rounding may change, measured in float32."""
@@ -37,6 +48,7 @@ class Export:
         tolerance: Largest difference that is taken for rounding, in units of the score.
         precision: `trainer.precision` of the run.
         not_verified: Why there is no score, if there is none.
+        interval: What the choice of held-out examples adds to the score; None without one.
     """
 
     recorded: float
@@ -44,6 +56,7 @@ class Export:
     tolerance: float
     precision: str
     not_verified: str | None
+    interval: ScoreInterval | None = None
 
 
 def export_stage(
@@ -52,7 +65,8 @@ def export_stage(
     """Write the adapter of a stage with all that loading it needs, and compute its score again.
 
     Beside the adapter as it is in the run folder: `base/config.json` with class names and pad
-    token, the tokenizer, and README.md, which says what a class index means and how to load it.
+    token, the tokenizer, the run's configuration, and README.md: what it was trained on, its
+    scores, what a class index means, how to load it.
 
     Args:
         run: The run.
@@ -85,18 +99,9 @@ def export_stage(
         )
         if verify:
             result = _verified(result, run, config, backbone, out)
-        name, count = dataset_label(run.config["task"]), run.meta["data"]["train"]
-        facts = {
-            "trained on": f"{name}, {count:,} examples",
-            "adapter parameters": f"{int(row['num_nonzero_params']):,}",
-            f"{row['metric']} on held-out examples": f"{row['generalization']:.4f} "
-            f"(recorded in {config.trainer.precision})",
-            "sorakit run": f"{run.run_id}, stage {stage}",
-        }
-        card = model_card(
-            run.meta["interface"], base=config.backbone.name, has_base=with_base, facts=facts
-        )
-        (out / "README.md").write_text(card, encoding="utf-8")
+        (out / CONFIG_FILE).write_text(shown_yaml(run), encoding="utf-8")
+        card = _card(run, stage, result, with_base=with_base)
+        (out / CARD).write_text(card, encoding="utf-8")
     except OSError as error:
         shutil.rmtree(out, ignore_errors=True)
         raise ValueError(f"`--out` must be writable, got {str(out)!r}: {error}") from error
@@ -104,6 +109,66 @@ def export_stage(
         shutil.rmtree(out, ignore_errors=True)
         raise
     return result
+
+
+def require_loadable_by_others(run: Run, *, with_base: bool | None) -> None:
+    """Refuse an export for the Hub whose base model nobody else has.
+
+    Args:
+        run: The run.
+        with_base: As for `export_stage`.
+
+    Raises:
+        ValueError: If the base model is a folder of this machine that is not exported.
+    """
+    name = str(run.config["backbone"]["name"])
+    is_exported = name == EMBEDDED if with_base is None else with_base
+    if not is_exported and not is_hub_id(name):
+        raise ValueError(
+            "`--push_to_hub` must be of an adapter whose base model others can load, got the base "
+            f"{name!r}, which is on this machine. Give `--with-base true`, or name the base by its "
+            "Hub id when you train."
+        )
+
+
+def texts_for_hub(
+    run: Run, stage: int, out: Path, export: Export, *, repo_id: str
+) -> dict[str, str]:
+    """Return the files of an export that say something else on the Hub: name -> text.
+
+    Args:
+        run: The run.
+        stage: Its stage.
+        out: The export.
+        export: What was said of it.
+        repo_id: OWNER/NAME.
+    """
+    settings = json.loads((out / ADAPTER_CONFIG).read_text("utf-8"))
+    with_base = settings["base_model_name_or_path"] == str(out / _BASE_DIR)
+    if with_base:
+        settings["base_model_name_or_path"] = _BASE_DIR
+    return {
+        ADAPTER_CONFIG: json.dumps(settings, indent=2, sort_keys=True) + "\n",
+        CARD: _card(run, stage, export, with_base=with_base, repository=repo_id),
+    }
+
+
+def _card(
+    run: Run, stage: int, export: Export, *, with_base: bool, repository: str | None = None
+) -> str:
+    (row,) = run.stages[run.stages["stage"] == stage].to_dict("records")
+    row = {str(key): value for key, value in row.items()}
+    base = str(run.config["backbone"]["name"])
+    hub_id = base if not with_base and is_hub_id(base) else None
+    return model_card(
+        run.meta["interface"],
+        base=base,
+        has_base=with_base,
+        header=card_header(run, row, base=hub_id, interval=export.interval),
+        facts=card_facts(run, row, export.interval),
+        made=how_it_was_made(run, stage),
+        repository=repository,
+    )
 
 
 def _backbone(run: Run, config: RunConfig) -> Backbone:
@@ -127,7 +192,7 @@ def _write_base(backbone: Backbone, out: Path, *, with_base: bool) -> None:
     if with_base:
         backbone.model.save_pretrained(folder)
         backbone.tokenizer.save_pretrained(folder)
-        file = out / "adapter_config.json"
+        file = out / ADAPTER_CONFIG
         settings = json.loads(file.read_text("utf-8")) | {"base_model_name_or_path": str(folder)}
         file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
     else:
@@ -170,7 +235,8 @@ def _verified(export: Export, run: Run, config: RunConfig, backbone: Backbone, o
             f"(float32) and {export.recorded:.4f} in its record ({export.precision}): further "
             f"apart than {tolerance:.3g}. Were data or base model changed?"
         )
-    return _with(export, score=score, tolerance=tolerance)
+    interval = score_interval(partial(data.objective.score, task.metric), outputs, labels)
+    return _with(export, score=score, tolerance=tolerance, interval=interval)
 
 
 def _with(export: Export, **values: Any) -> Export:

@@ -1,13 +1,23 @@
 """The model card of an exported adapter: what a class index means, and how it is loaded."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from pprint import pformat
 from typing import Any
 
+from sorakit.backbones import EMBEDDED
+
 
 def model_card(
-    interface: Mapping[str, Any], *, base: str, has_base: bool, facts: Mapping[str, str]
+    interface: Mapping[str, Any],
+    *,
+    base: str,
+    has_base: bool,
+    header: str,
+    facts: Mapping[str, str],
+    made: Sequence[str],
+    repository: str | None = None,
 ) -> str:
     """Return README.md of an exported adapter.
 
@@ -15,19 +25,19 @@ def model_card(
         interface: Entry `interface` of `meta.json`: classes, pad token, longest input.
         base: Name of the base model, as in adapter_config.json.
         has_base: Whether its weights lie beside the adapter.
+        header: The metadata, YAML.
         facts: Further lines of the table: what was trained on, scores.
+        made: Lines on how it was made.
+        repository: OWNER/NAME on the Hub; None is a folder of this machine.
     """
     names = interface["class_names"]
-    header = ["library_name: peft", f"pipeline_tag: {_pipeline(interface)}", "tags: [sora, lora]"]
-    if not has_base and _is_hub_id(base):
-        header.insert(0, f"base_model: {base}")
     rows = {**facts, **_input_facts(interface)}
     classes = ["| index | class |", "|---|---|"]
     classes += [f"| {index} | {_cell(name)} |" for index, name in enumerate(names)]
     return "\n".join(
         [
             "---",
-            *header,
+            header.strip(),
             "---",
             "# Adapter",
             "",
@@ -44,18 +54,23 @@ def model_card(
             "",
             "## Loading",
             "",
-            _where(base, has_base),
+            _where(base, has_base, repository),
             "",
             "```python",
-            *_loading(interface, base, has_base),
+            *_loading(interface, base, has_base, repository),
             "```",
             "",
-            *_in_one_step(interface, has_base),
+            *_in_one_step(interface, has_base, repository),
+            "## How it was made",
+            "",
+            *made,
+            "",
         ]
     )
 
 
-def _pipeline(interface: Mapping[str, Any]) -> str:
+def pipeline_tag(interface: Mapping[str, Any]) -> str:
+    """Return what the Hub calls the use of a model."""
     return {
         "AutoModelForCausalLM": "text-generation",
         "AutoModelForSeq2SeqLM": "text2text-generation",
@@ -99,13 +114,20 @@ def _input_facts(interface: Mapping[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _where(base: str, has_base: bool) -> str:
+def _where(base: str, has_base: bool, repository: str | None) -> str:
+    if has_base and repository is not None:
+        return "The base model lies in `base/` of this repository."
     if has_base:
         return (
             "The base model lies in `base/`, and adapter_config.json names it by the path it was "
             "exported to: after a move, pass the path as in the first lines below."
         )
-    if _is_hub_id(base):
+    if base == EMBEDDED:
+        return (
+            "The base model is the encoder that comes with sorakit; `sorakit export --with-base "
+            "true` writes it beside the adapter. `base/config.json` has its configuration."
+        )
+    if is_hub_id(base):
         return f"The base model is `{base}` on the Hugging Face Hub."
     return (
         f"The base model is the local folder `{base}` of the machine it was trained on: put the "
@@ -113,20 +135,25 @@ def _where(base: str, has_base: bool) -> str:
     )
 
 
-def _loading(interface: Mapping[str, Any], base: str, has_base: bool) -> list[str]:
+def _loading(
+    interface: Mapping[str, Any], base: str, has_base: bool, repository: str | None
+) -> list[str]:
+    folder = '"."  # this folder'
+    if repository is not None:
+        folder = f'snapshot_download("{repository}")'
     source = 'f"{folder}/base"' if has_base else repr(base)
     kind = _model_class(interface)
     processor = "AutoImageProcessor" if _has_images(interface) else "AutoTokenizer"
-    imports = sorted(["AutoConfig", kind, processor])
     what, head = "class names and pad token", "its head is that of the adapter"
     if _is_written(interface):
         what, head = "its pad token", "as it was published"
     return [
         "import torch",
+        *(["from huggingface_hub import snapshot_download"] if repository is not None else []),
         "from peft import PeftModel",
-        f"from transformers import {', '.join(imports)}",
+        f"from transformers import {', '.join(sorted(['AutoConfig', kind, processor]))}",
         "",
-        'folder = "."  # this folder',
+        f"folder = {folder}",
         f'config = AutoConfig.from_pretrained(f"{{folder}}/base")  # {what}',
         f"base = {kind}.from_pretrained(",
         f"    {source}, config=config, dtype=torch.float32, ignore_mismatched_sizes=True",
@@ -144,7 +171,7 @@ def _use(interface: Mapping[str, Any]) -> list[str]:
             "processor = AutoImageProcessor.from_pretrained(folder)",
             "",
             "def classify(images):  # of PIL, RGB",
-            '    inputs = processor(images, return_tensors="pt")',
+            f'    inputs = processor(images, {_side(interface)}return_tensors="pt")',
             "    with torch.no_grad():",
             "        logits = model(**inputs).logits",
             f"    return [{classes}]",
@@ -175,7 +202,13 @@ def _use(interface: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _in_one_step(interface: Mapping[str, Any], has_base: bool) -> list[str]:
+def _side(interface: Mapping[str, Any]) -> str:
+    """Return what the processor is told of a size that is not its own."""
+    options = interface["image_options"]
+    return "".join(f"{name}={value!r}, " for name, value in options.items())
+
+
+def _in_one_step(interface: Mapping[str, Any], has_base: bool, repository: str | None) -> list[str]:
     """Return the section on PEFT's own loaders, which know no images."""
     if _has_images(interface):
         return []
@@ -183,15 +216,23 @@ def _in_one_step(interface: Mapping[str, Any], has_base: bool) -> list[str]:
         "In one step, without the tokenizer:",
         "",
         "```python",
-        *_one_step(interface, has_base),
+        *_one_step(interface, has_base, repository),
         "```",
         "",
     ]
 
 
-def _one_step(interface: Mapping[str, Any], has_base: bool) -> list[str]:
+def _one_step(interface: Mapping[str, Any], has_base: bool, repository: str | None) -> list[str]:
     kind = "AutoPeftModel" + _model_class(interface).removeprefix("AutoModel")
     first = [f"from peft import {kind}", ""]
+    if has_base and repository is not None:  # adapter_config.json names base/ from there
+        return [
+            "from contextlib import chdir",
+            "",
+            *first,
+            "with chdir(folder):",
+            f'    model = {kind}.from_pretrained(".")',
+        ]
     if has_base or _is_written(interface):
         return [*first, f"model = {kind}.from_pretrained(folder)"]
     names = interface["class_names"]
@@ -204,9 +245,11 @@ def _one_step(interface: Mapping[str, Any], has_base: bool) -> list[str]:
     return [*first, f"model = {kind}.from_pretrained(", "    folder,", *lines, ")"]
 
 
-def _is_hub_id(base: str) -> bool:
+def is_hub_id(base: str) -> bool:
+    """Return whether the name of a base model is one of the Hub, not of a local folder."""
     parts = base.split("/")
-    return len(parts) <= 2 and all(parts) and not base.startswith((".", "~"))
+    is_id = len(parts) <= 2 and all(parts) and not base.startswith((".", "~"))
+    return is_id and base != EMBEDDED and not Path(base).exists()
 
 
 def _cell(text: str) -> str:

@@ -80,9 +80,7 @@ def predict(run: Run, stage: int, file: Path) -> Predictions:
     model = config.method.adapter.load(backbone.model, folder, config, head=head)
     tokenizer = backbone.tokenizer
     tokenizer.padding_side = interface["padding_side"]
-    tokens = tokenise(
-        split, tokenizer, objective=goal, max_length=config.task.max_length
-    )
+    tokens = tokenise(split, tokenizer, objective=goal, max_length=config.task.max_length)
     outputs = torch.empty(len(tokens), max(len(class_names), 1))
     with torch.no_grad():
         for rows in evaluation_batches(tokens.lengths, config.optim.eval_batch_size):

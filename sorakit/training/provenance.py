@@ -48,19 +48,48 @@ def run_meta(
         interface: What a class index means, and how texts become inputs.
     """
     return {
+        **_origin(config),
+        "data": data,
+        "data_fingerprint": data_fingerprint(task),
+        "backbone_fingerprint": backbone_fingerprint,
+        "inputs": input_stamps(config),
+        **_circumstances(),
+        "model": model,
+        "interface": interface,
+    }
+
+
+def trainer_meta(config: RunConfig, *, model: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of `meta.json` of a run in a Hugging Face `Trainer`, whose data are its.
+
+    Args:
+        config: Configuration of the record.
+        model: Sizes of the model.
+    """
+    return {
+        **_origin(config),
+        "data": {"source": "the datasets of a transformers Trainer"},
+        "data_fingerprint": None,
+        "backbone_fingerprint": None,
+        **_circumstances(),
+        "model": model,
+    }
+
+
+def _origin(config: RunConfig) -> dict[str, Any]:
+    return {
         "schema_version": SCHEMA_VERSION,
         "method_version": METHOD_VERSION,
         "run_id": run_id(config),
         "git": _git_state(),
         "versions": {"python": platform.python_version(), **_versions()},
-        "data": data,
-        "data_fingerprint": data_fingerprint(task),
-        "backbone_fingerprint": backbone_fingerprint,
-        "inputs": input_stamps(config),
+    }
+
+
+def _circumstances() -> dict[str, Any]:
+    return {
         "hardware": _hardware(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": model,
-        "interface": interface,
     }
 
 

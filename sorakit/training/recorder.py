@@ -16,7 +16,7 @@ from sorakit.method.kkt import Residuals
 from sorakit.method.prune import (
     count_nonzero_ranks,
 )
-from sorakit.method.targets import split_layer
+from sorakit.method.targets import layer_names
 from sorakit.method.tuner import AdaptedMatrix
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT, TEST_SPLIT
 from sorakit.records import RankRecord, RunWriter, StageRecord, read_dense_stage
@@ -95,7 +95,7 @@ class StageRecorder:
         )
         self._writer.append_stage(
             record,
-            ranks=[_rank_record(matrix, end.stage) for matrix in matrices],
+            ranks=rank_records(matrices, end.stage),
             examples=examples,
             timing=self._timing(),
             measures=measures,
@@ -185,16 +185,20 @@ def _percent(score: float, dense: float) -> float | None:
     return 100 * score / dense if dense > 0 else None
 
 
-def _rank_record(matrix: AdaptedMatrix, stage: int) -> RankRecord:
-    layer, name = split_layer(matrix.name)
-    return RankRecord(
-        stage=stage,
-        module=matrix.name,
-        layer=layer,
-        matrix=name,
-        in_features=matrix.lora_A.shape[1],
-        out_features=matrix.lora_B.shape[0],
-        r=matrix.gate.numel(),
-        nonzero_rank=int(torch.count_nonzero(matrix.gate)),
-        strengths=[float(value) for value in matrix.strengths()],
-    )
+def rank_records(matrices: list[AdaptedMatrix], stage: int) -> list[RankRecord]:
+    """Return the lines of a model's adapted matrices at the end of a stage."""
+    places = layer_names([matrix.name for matrix in matrices])
+    return [
+        RankRecord(
+            stage=stage,
+            module=matrix.name,
+            layer=places[matrix.name][0],
+            matrix=places[matrix.name][1],
+            in_features=matrix.lora_A.shape[1],
+            out_features=matrix.lora_B.shape[0],
+            r=matrix.gate.numel(),
+            nonzero_rank=int(torch.count_nonzero(matrix.gate)),
+            strengths=[float(value) for value in matrix.strengths()],
+        )
+        for matrix in matrices
+    ]

@@ -371,7 +371,7 @@ class XiScheduler(pl.Callback):
     ) -> None:
         optimizer = prox_optimizer(trainer)
         no_gate_left = bool(zero_gates(optimizer).all())
-        can_refit = not no_gate_left or _trains_more_than_ranks(optimizer)
+        can_refit = not no_gate_left or trains_more_than_ranks(optimizer)
         phase = self.schedule.phase
         if phase.thresholds:
             self._chosen = self._phase_end(trainer, stopped_by)
@@ -466,7 +466,7 @@ def prox_optimizer(trainer: pl.Trainer) -> ProxAdamW:
     return optimizer
 
 
-def _trains_more_than_ranks(optimizer: ProxAdamW) -> bool:
+def trains_more_than_ranks(optimizer: ProxAdamW) -> bool:
     """Return whether anything is trained beside A, B and gates: the task head."""
     ranks = {id(p) for m in optimizer.matrices for p in (m.lora_A, m.lora_B, m.gate)}
     groups = (group for group in optimizer.param_groups if "xi" not in group)

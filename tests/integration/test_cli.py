@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -479,7 +480,10 @@ def test_lora_retrained_from_the_ranks_of_a_stage_has_as_many_parameters(hub, co
 
 
 def test_export_says_the_score_of_the_adapter_in_plain_peft(complete, tmp_path, capsys):
-    assert call("export", str(complete), "--stage=1", f"--out={tmp_path / 'adapter'}") == 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert call("export", str(complete), "--stage=1", f"--out={tmp_path / 'adapter'}") == 0
+    assert [str(warning.message) for warning in caught] == []  # of the libraries
     score = load_run(complete).stages["generalization"][1]
     assert capsys.readouterr().out.splitlines()[-1] == (
         f"Verified: {score:.4f} in plain PEFT (float32), {score:.4f} recorded (32-true); tolerance "
@@ -551,7 +555,9 @@ def test_windows_is_refused_in_one_sentence(monkeypatch, capsys):
     assert line.endswith("must run on Linux or macOS, got Windows. Use the Linux of WSL 2.")
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["sweep"], ["status"], ["export"], ["sync"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["study"], ["sweep"], ["status"], ["export"], ["sync"]]
+)
 def test_help_exits_0(command, capsys):
     assert call(*command, "--help") == 0
     assert capsys.readouterr().out.startswith("usage: sorakit")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard, ModelCardData
 from peft import AutoPeftModelForSequenceClassification, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, GPT2Config, GPT2Model
@@ -163,6 +164,32 @@ def test_card_has_the_index_of_every_class(rooms, tmp_path):
     assert "| longest input | 16 tokens; longer texts are cut |" in card
 
 
+def test_card_tells_task_data_counts_scores_with_their_interval_and_how_it_was_made(
+    rooms, tmp_path
+):
+    export = export_stage(rooms, 1, tmp_path / "adapter")
+    card = (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
+    stage, dense, meta = rooms.stages.iloc[1], rooms.stages.iloc[0], rooms.meta
+    assert export.interval is not None
+    low, high = export.interval.low, export.interval.high
+    count, full = int(stage["num_nonzero_params"]), int(stage["num_adapter_params"])
+    assert "| trained on | task, 36 examples |" in card
+    assert f"| adapter parameters | {count:,} of {full:,}, " in card
+    held_out = f"{stage['generalization']:.4f} (95 % interval {low:.4f} to {high:.4f}: what the "
+    assert f"| accuracy on held-out examples | {held_out}choice of 36 examples adds" in card
+    assert f"| accuracy on training examples | {stage['memorization']:.4f} |" in card
+    assert f"with {int(dense['num_nonzero_params']):,} parameters |" in card
+    assert f"| sorakit run | {rooms.run_id}, stage 1, seed 0, method version " in card
+    assert f"torch {meta['versions']['torch']}, transformers " in card
+    assert "sorakit run --config sorakit.yaml --out_dir run\n" in card
+    assert "sorakit export run --stage 1 --out adapter\n" in card
+
+
+def test_card_without_a_verified_score_has_no_interval(rooms, tmp_path):
+    assert export_stage(rooms, 1, tmp_path / "adapter", verify=False).interval is None
+    assert "interval 0." not in (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
+
+
 def test_run_records_what_a_class_index_means(rooms, decoder):
     assert rooms.meta["interface"] == {
         "objective": "classification",
@@ -196,16 +223,24 @@ def test_regression_exports_a_number(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "adapter")
     answers = follow_the_card(Path(), ["the cat", "the old saw is near"])["answers"]
     assert [type(answer) for answer in answers] == [float, float]
+    names: dict[str, Any] = {"folder": "."}
+    exec(code_blocks(Path())[1], names)
+    assert names["model"].config.num_labels == 1
+    data = ModelCard.load("README.md").data
+    assert isinstance(data, ModelCardData)
+    assert data.metrics == ["pearsonr"]
 
 
 def test_score_of_the_exported_adapter_is_that_of_the_record(rooms, tmp_path):
     recorded = rooms.stages["generalization"][1]
-    assert export_stage(rooms, 1, tmp_path / "adapter") == Export(
+    export = export_stage(rooms, 1, tmp_path / "adapter")
+    assert export == Export(
         recorded=recorded,
         score=recorded,
         tolerance=2 / 36,
         precision="32-true",
         not_verified=None,
+        interval=export.interval,
     )
 
 

@@ -31,7 +31,7 @@ def replay(path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
-    "refit": {"stage": {"refit": "every"}},
+    "refit": {"stage": {"refit": "branch"}},
     "random_mask": {
         "stage": {"control": "random_mask"},
         "xi": {"spacing": "target", "levels": None, "num_stages": 2, "first": 0.02},

@@ -87,8 +87,9 @@ def test_dry_run_says_what_was_understood_and_how_long_it_takes(hub, tmp_path, c
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a dozen processes, each of which imports torch or draws
 def test_study_ends_in_a_report_and_is_not_repeated(hub, tmp_path, capsys):
-    more = ["--seeds=2", "--controls=floor", "--lora-ranks=1"]
+    more = ["--seeds=1", "--controls=floor", "--lora-ranks=1"]
     assert call(*words(hub, *more)) == 0
     said = capsys.readouterr().out
     assert "The report: study/report.html" in said
@@ -97,17 +98,17 @@ def test_study_ends_in_a_report_and_is_not_repeated(hub, tmp_path, capsys):
     study = sorakit.load_study("study")
     curves = study.curves()
     assert set(zip(curves["role"], curves["seed"], strict=True)) == {
-        (role, seed) for role in ("path", "floor", "lora") for seed in (0, 1)
+        (role, 0) for role in ("path", "floor", "lora")
     }
     assert (curves.loc[curves["stage"] == 0, "share"].dropna() > 0).all()
-    assert len(study.runs()) == 6
+    assert len(study.runs()) == 3
     assert isinstance(study.frontier(), pd.DataFrame)
     assert "train" not in set(study.comparison()["task"])  # a file is not named for its split
     before = {file: file.stat().st_mtime_ns for file in Path("study/runs").rglob("stages.jsonl")}
     same = sorakit.study(
         f"{hub}/task/train.csv",
         backbone=f"{hub}/model",
-        seeds=2,
+        seeds=1,
         controls="floor",
         lora_ranks=[1],
         out="study",
@@ -120,6 +121,7 @@ def test_study_ends_in_a_report_and_is_not_repeated(hub, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a dozen processes, each of which imports torch or draws
 def test_interrupted_study_goes_on(hub, tmp_path, capsys):
     arguments = words(hub, "--seeds=1", "--controls=none", "--lora-ranks=none")
     arguments += ["--dense.max_epochs=200", "--dense.patience=200"]
@@ -129,7 +131,7 @@ def test_interrupted_study_goes_on(hub, tmp_path, capsys):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job may ignore it
     )
-    last = time.monotonic() + 120
+    last = time.monotonic() + 300
     while not list(tmp_path.glob("study/runs/*/*/checkpoints/step_*.ckpt")):
         assert time.monotonic() < last
         time.sleep(0.05)
@@ -144,6 +146,7 @@ def test_interrupted_study_goes_on(hub, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a dozen processes, each of which imports torch or draws
 def test_python_of_the_page_works(hub, tmp_path):
     page = (ROOT / "docs" / "study.md").read_text("utf-8")
     [block] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)

@@ -98,8 +98,12 @@ def check_run(command: Command) -> None:
     # RUN.yaml is a file of the reader's
     words = [word.replace("RUN.yaml", "experiments/embedded_refit.yaml") for word in words]
     words = [word for word in words if word != "--print_config"]  # prints and ends
-    options = parser_of(verb).parse_args([verb, *with_nulls(words)])
-    config = _to_config(options[verb])
+    with TemporaryDirectory() as name:
+        ranks = Path(name) / "rank_pattern.json"  # a stage of the reader's has one
+        ranks.write_text('{"encoder.layer.0.attention.self.query": 1}')
+        words = [str(ranks) if word.endswith(f"/{ranks.name}") else word for word in words]
+        options = parser_of(verb).parse_args([verb, *with_nulls(words)])
+        config = _to_config(options[verb])
     assert config != RunConfig()
     of_hub = config.task.name not in _LOCAL_TASKS and config.task.data_dir is None
     of_hub |= config.backbone.name != EMBEDDED

@@ -9,7 +9,7 @@ import scipy.stats
 
 from analysis.cli import main
 from analysis.frontier import NOT_MEASURED, NOT_TOLD_APART, difference, frontier
-from analysis.frontier_text import frontier_rows
+from analysis.frontier_text import caution, frontier_rows
 from analysis.load import load_runs
 from sorakit.config import MethodConfig, StageConfig, XiConfig
 from tests.support.fake_runs import write_run
@@ -141,3 +141,26 @@ def test_verb_prints_and_writes_the_frontier(
     assert "not told apart" in out  # one seed
     assert pd.read_csv(files[0])["role"].unique().tolist() == ["path", "random_mask"]
     assert files[1].read_text().startswith(r"\begin{tabular}{llrrrrr}")
+
+
+def test_caution_says_how_many_intervals_there_are(stages: pd.DataFrame) -> None:
+    table = frontier(stages)
+    number = int(np.isfinite(table["difference_low"].astype(float)).sum())
+    assert number > 5
+    sentence = caution(table)
+    assert sentence.startswith(f"{number} intervals over budgets, scores and rivals")
+    assert f"about {0.05 * number:.2g} would exclude 0 by chance" in sentence
+    one_seed = caution(frontier(stages[stages["seed"] == 0]))
+    assert one_seed.startswith("no intervals: ")
+
+
+def test_lora_with_the_ranks_of_stages_is_a_rival_of_its_own(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    for r, ranks in ((1, {"a": 1}), (4, {"a": 4})):  # of two stages: a row is read off in between
+        pattern = MethodConfig(name="lora_pattern", r=r, rank_pattern=ranks)
+        write_run(tmp_path, num_stages=1, method=pattern)
+        write_run(tmp_path, num_stages=1, method=MethodConfig(name="lora", r=r))
+    table = frontier(load_runs([tmp_path]).stages, shares=[0.2])
+    rows = table[table["score"] == "generalization"].set_index("role")
+    assert rows.loc["lora_pattern", "mean"] == pytest.approx(rows.loc["lora", "mean"])
+    assert rows.loc["lora_pattern", "seeds"] == 1

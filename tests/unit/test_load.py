@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -210,3 +211,25 @@ def test_unfinished_run_is_noted(tmp_path: Path) -> None:
     assert comparability_notes(load_runs([tmp_path]).runs) == [
         f"Run {path.name} (pydoc_topic, seed 0) is running; its stages so far are used."
     ]
+
+
+def own_task(**keys: str) -> TaskConfig:
+    given: dict[str, Any] = {"train_file": "a_train.csv", "text_column": "Message", **keys}
+    return TaskConfig(name="files", data_dir="d", max_length=48, **given)
+
+
+def test_setting_leaves_out_where_own_data_lie_if_the_name_says_it(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, task=own_task(), seed=seed)
+    write_run(tmp_path, "floor", task=own_task())
+    write_run(tmp_path, task=own_task(train_file="b_train.csv"))
+    runs = load_runs([tmp_path])
+    assert set(runs.stages["task"]) == {"a", "b"}
+    assert set(runs.stages["setting"]) == set(runs.ranks["setting"]) == {"max_length=48"}
+
+
+def test_setting_names_the_files_of_two_datasets_with_one_name(tmp_path: Path) -> None:
+    write_run(tmp_path, task=own_task(label="mine"))
+    write_run(tmp_path, task=own_task(label="mine", text_column="Subject"))
+    settings = set(load_runs([tmp_path]).stages["setting"])
+    assert {setting.rpartition("=")[2] for setting in settings} == {"Message", "Subject"}

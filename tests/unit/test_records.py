@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.load import load_runs
-from sorakit.config import RunConfig, TrainerConfig
+from sorakit.config import RunConfig, TaskConfig, TrainerConfig
 from sorakit.records import (
     EXAMPLES_FILE,
     META_FILE,
@@ -20,6 +20,7 @@ from sorakit.records import (
     TIMINGS_FILE,
     RunWriter,
     find_runs,
+    grouped_path,
     is_alive,
     is_run_folder,
     load_run,
@@ -76,6 +77,34 @@ def test_run_path_is_out_dir_if_there_is_one() -> None:
 def test_run_path_is_named_after_task_and_run_id_otherwise() -> None:
     config = RunConfig()
     assert run_path(config) == Path("runs") / "pydoc_topic" / run_id(config)
+
+
+def own_data(label: str | None, file: str = "reviews_train.csv") -> RunConfig:
+    return RunConfig(task=TaskConfig(name="files", train_file=file, label=label))
+
+
+@pytest.mark.parametrize(
+    ("label", "group"),
+    [
+        (None, "reviews"),
+        ("Reviews of 2024/05: Ångström", "Reviews-of-2024-05-Ångström"),
+        ("../..", "files"),
+        ("sweeps", "files-sweeps"),
+        ("dense_stages", "files-dense_stages"),
+        ("x" * 300, "x" * 60),
+    ],
+)
+def test_runs_of_own_data_are_grouped_by_the_name_of_the_dataset(label, group, tmp_path):
+    config = own_data(label)
+    assert grouped_path(tmp_path, config, "0123456789ab") == tmp_path / group / "0123456789ab"
+
+
+def test_a_run_that_is_there_keeps_its_folder_whatever_its_label(tmp_path):
+    config = own_data("another label")
+    assert run_id(config) == run_id(own_data(None))
+    there = tmp_path / "files" / run_id(config)
+    there.mkdir(parents=True)
+    assert grouped_path(tmp_path, config, run_id(config)) == there
 
 
 def test_stage_names_sort_in_order_of_stages() -> None:

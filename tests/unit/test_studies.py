@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import sorakit
+from sorakit.studies.conclusion import conclude, missing_packages
 from tests.support.fake_runs import write_run
 
 
@@ -61,3 +62,19 @@ sorakit.study
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_packages_of_the_analysis_that_are_not_there_are_named(monkeypatch):
+    assert missing_packages() == []
+    there = {name: object() for name in ("analysis", "altair", "jinja2", "matplotlib")}
+    monkeypatch.setattr("sorakit.studies.conclusion.importlib.util.find_spec", there.get)
+    assert missing_packages() == ["seaborn", "vl_convert"]
+
+
+def test_what_could_not_be_made_is_told_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr("sorakit.studies.conclusion.VERBS", {"summary": None})  # a process is slow
+    (tmp_path / "runs").mkdir()
+    conclusion = conclude(tmp_path, tmp_path / "runs", lambda text: None)
+    [failure] = conclusion.failures
+    assert failure.startswith("summary: `RUNS` must hold")
+    assert not (tmp_path / "report.html").exists()
