@@ -25,7 +25,13 @@ NUM_RESAMPLES = 60
 SPLITS = {"memorization": MEMORIZATION_SPLIT, "generalization": GENERALIZATION_SPLIT}
 """Score -> split of `examples.parquet`."""
 
-_RESAMPLED_METRIC = "accuracy"
+_MEANS = {
+    "accuracy": "correct",
+    "exact_match": "correct",
+    "token_accuracy": "token_accuracy",
+    "extraction_strength": "extraction_strength",
+}
+"""Score that is a mean over examples -> column of `examples.parquet`."""
 _SEED = 0
 
 
@@ -36,7 +42,7 @@ class Correct:
     Attributes:
         stages: Shape `(stages,)`.
         examples: Shape `(examples,)`: their indices in the data set, rising.
-        correct: Shape `(stages, examples)`, 0 or 1.
+        correct: Shape `(stages, examples)`: 0 or 1, or the share of an example's tokens.
     """
 
     stages: npt.NDArray[np.int64]
@@ -51,18 +57,19 @@ def read_correct(run: Path, metric: str) -> dict[str, Correct]:
         run: Run folder, or PACK/RUN_ID of a packed run.
         metric: Name of the run's score.
     """
-    if metric != _RESAMPLED_METRIC:
+    column = _MEANS.get(metric)
+    if column is None:
         return {}
-    table = read_examples_table(run, ["stage", "split", "index", "correct"])
+    table = read_examples_table(run, ["stage", "split", "index", column])
     if table is None:
         return {}
     records: dict[str, Correct] = {}
     for score, name in SPLITS.items():
         rows = table.filter(pc.field("split") == name)
-        if not len(rows) or rows["correct"].null_count:
+        if not len(rows) or rows[column].null_count:
             continue
         stage, example = (rows[key].to_numpy() for key in ("stage", "index"))
-        right = rows["correct"].cast("uint8").to_numpy()
+        right = rows[column].cast("float32").to_numpy()
         stages, examples = np.unique(stage), np.unique(example)
         if len(right) != len(stages) * len(examples):
             continue  # a killed run can leave a stage half written

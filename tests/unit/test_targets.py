@@ -16,7 +16,13 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from sorakit.method.targets import head_modules, linear_names, resolve_target_modules, split_layer
+from sorakit.method.targets import (
+    head_modules,
+    layer_names,
+    linear_names,
+    resolve_target_modules,
+    split_layer,
+)
 
 SIZES: dict[str, Any] = {
     "vocab_size": 32,
@@ -189,3 +195,14 @@ def test_resolved_names_leave_the_model_as_it_is(tiny_bert):
     resolve_target_modules(tiny_bert, "all-linear")
     after = tiny_bert.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_layers_of_two_towers_are_told_apart_and_those_of_one_are_not():
+    two = ["model.encoder.layers.0.fc1", "model.decoder.layers.0.fc1", "model.decoder.layers.0.fc9"]
+    assert list(layer_names(two).values()) == [
+        (0, "encoder.fc1"),
+        (0, "decoder.fc1"),
+        (0, "decoder.fc9"),
+    ]
+    one = ["bert.encoder.layer.0.query", "bert.encoder.layer.1.query", "pooler.dense"]
+    assert layer_names(one) == {name: split_layer(name) for name in one}
