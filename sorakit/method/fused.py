@@ -77,9 +77,14 @@ class GatedLinearFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch declares *grad_outputs
-        ctx: Any, *gradients: Float[Tensor, "*b d_out"]
+        ctx: Any, *gradients: Tensor
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the arguments of `forward` that need one."""
+        """Return the gradients of the arguments of `forward` that need one.
+
+        Args:
+            ctx: Of `forward`.
+            gradients: Of the outputs, (*b, d_out) each.
+        """
         count = len(gradients)
         rows, hidden, down, *saved = ctx.saved_tensors
         ups, weights, rest = saved[:count], saved[count : 2 * count], saved[2 * count :]
@@ -107,7 +112,7 @@ class GatedLinearFunction(torch.autograd.Function):
                     found[3 * i + 2] = (product * lora_B).sum(dim=0) * ctx.scalings[i]
         if any(for_parameters[::3]):
             of_down = (below @ rows).to(rest[0].dtype)
-            found[::3] = _parted(of_down, ctx.sizes)
+            found[::3] = [p if len(p) else None for p in _parted(of_down, ctx.sizes)]
         if of_x is not None:
             of_x.addmm_(below.t(), down)
             of_x = of_x.view(*gradients[0].shape[:-1], -1)

@@ -25,6 +25,7 @@ from sorakit.training.compatibility import (
     describe_interface,
     interface_lines,
     leave_out_unreached,
+    settle_inputs,
     settle_padding,
 )
 from sorakit.training.data import AdaptationData
@@ -151,6 +152,7 @@ def adapt(config: RunConfig, *, rank: int = 0, show_progress: bool = False) -> A
     if adapter.role != FLOOR:
         adapted, left_out = leave_out_unreached(backbone.model, data, config, head=head)
     model = adapter.build(backbone.model, adapted, head=head)
+    settle_inputs(model, data)
     _check_budget(config, adapted_matrices(model))
     return Adapted(
         task=task,

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sorakit.backbones.probe import logits_of, unreached_layers
 from sorakit.config import RunConfig
+from sorakit.method.shared_input import settle_groups
 from sorakit.method.targets import resolve_target_modules
 from sorakit.metric_names import GENERALIZATION_SPLIT, TEST_SPLIT
 from sorakit.tasks.base import Task
@@ -108,6 +110,16 @@ def leave_out_unreached(
     adapted = set(targets) - set(unreached)
     excluded = [name for name in named if name not in adapted]
     return replace(config, method=replace(method, exclude_modules=excluded)), unreached
+
+
+def settle_inputs(model: PeftModel, data: AdaptationData) -> None:
+    """See which adapted layers share an input, so that every step computes the same ones together.
+
+    Otherwise the first step of a run that goes on would round differently from the same step of
+    an unbroken one.
+    """
+    logits_of(model, next(_probes(data)))  # pyright: ignore[reportArgumentType]  # as good as one
+    settle_groups(model)
 
 
 def check_tokens(model: PreTrainedModel, data: AdaptationData, *, name: str) -> None:
