@@ -118,7 +118,7 @@ def settle_inputs(model: PeftModel, data: AdaptationData) -> None:
     Otherwise the first step of a run that goes on would round differently from the same step of
     an unbroken one.
     """
-    logits_of(model, next(_probes(data)))  # pyright: ignore[reportArgumentType]  # as good as one
+    logits_of(model, next(_probes(data)))
     settle_groups(model)
 
 
