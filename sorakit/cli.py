@@ -767,6 +767,9 @@ def _retaining(run: Any, share: float) -> int:
 
 
 def _sync(options: Namespace) -> int:
+    from sorakit.tracking.optional import require_wandb
+
+    require_wandb()
     from sorakit.tracking.dashboards import require_workspaces, save_dashboards
     from sorakit.tracking.sync import sync
 

@@ -35,6 +35,7 @@ from experiments.benchmarks.variants import (
     full,
     head_only,
     lora,
+    lora_as_documented,
     positions,
     sora,
 )
@@ -49,6 +50,7 @@ VARIANTS: dict[str, Callable[[Setting], Callable[[], None]]] = {
     "frozen base, gradients to the first layer": floor,
     "head only": head_only,
     REFERENCE: lora,
+    "LoRA, torch's AdamW as it is by default": lora_as_documented,
     "LoRA, sdpa": partial(lora, attention="sdpa"),
     "AdaLoRA": adalora,
     "full fine-tuning": full,
@@ -59,6 +61,9 @@ VARIANTS: dict[str, Callable[[Setting], Callable[[], None]]] = {
     "SoRA, 99 % zero, refit": partial(sora, zero=0.99, is_refit=True),
     "SoRA, 99 % zero, live in the upper half, refit": partial(
         sora, zero=0.99, upper=True, is_refit=True
+    ),
+    "SoRA, 99 % zero, live in the upper half, refit, prefix given": partial(
+        sora, zero=0.99, upper=True, is_refit=True, has_prefix=True
     ),
 }
 

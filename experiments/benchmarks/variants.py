@@ -70,7 +70,7 @@ def floor(setting: Setting) -> Callable[[], None]:
 
     No adapter in all layers can be cheaper.
     """
-    module = _adapted(setting, "head_only")
+    module = adapted(setting, "head_only")
     base: Any = module.model.get_base_model()
 
     def require_gradient(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
@@ -82,12 +82,31 @@ def floor(setting: Setting) -> Callable[[], None]:
 
 def head_only(setting: Setting) -> Callable[[], None]:
     """Return a step that trains the head alone."""
-    return _step(_adapted(setting, "head_only"), setting)
+    return _step(adapted(setting, "head_only"), setting)
 
 
 def lora(setting: Setting, *, attention: str | None = None) -> Callable[[], None]:
     """Return a step of PEFT's LoRA, with an attention kernel other than that of a run if given."""
-    return _step(_adapted(setting, "lora", attention=attention), setting)
+    return _step(adapted(setting, "lora", attention=attention), setting)
+
+
+def lora_as_documented(setting: Setting) -> Callable[[], None]:
+    """Return a step of PEFT's LoRA with `torch.optim.AdamW` as it is by default."""
+    module = adapted(setting, "lora")
+    trained = [p for p in module.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained)
+    base: Any = module.model.get_base_model()
+    batch = setting.batch(base.config.vocab_size)
+
+    def step() -> None:
+        with autocast(setting):
+            loss = module.loss(batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def adalora(setting: Setting) -> Callable[[], None]:
@@ -114,7 +133,7 @@ def adalora(setting: Setting) -> Callable[[], None]:
 
     def step() -> None:
         nonlocal taken
-        with _autocast(setting):
+        with autocast(setting):
             loss = model(**inputs, labels=batch["label"]).loss  # PEFT adds its regularisation here
         loss.backward()
         module.configure_gradient_clipping(optimizer)
@@ -128,13 +147,18 @@ def adalora(setting: Setting) -> Callable[[], None]:
 
 def full(setting: Setting) -> Callable[[], None]:
     """Return a step that trains every weight."""
-    module = _adapted(setting, "head_only")
+    module = adapted(setting, "head_only")
     module.model.requires_grad_(True)
     return _step(module, setting)
 
 
 def sora(
-    setting: Setting, *, zero: float = 0.0, upper: bool = False, is_refit: bool = False
+    setting: Setting,
+    *,
+    zero: float = 0.0,
+    upper: bool = False,
+    is_refit: bool = False,
+    has_prefix: bool = False,
 ) -> Callable[[], None]:
     """Return a step of SoRA.
 
@@ -143,13 +167,19 @@ def sora(
         zero: Share of gates that are zero.
         upper: Live ranks are in the upper half of the matrices.
         is_refit: Dead ranks stay dead, so they are taken out; otherwise they may come back.
+        has_prefix: The input of the lowest layer with a live rank is given, as from a cache, and
+            nothing below it is computed: exact where nothing random precedes.
     """
-    module = _adapted(setting, "sora")
-    _zero_gates(adapted_matrices(module.model), zero, upper=upper)
-    return _step(module, setting, is_refit=is_refit)
+    module = adapted(setting, "sora")
+    draw_gates(adapted_matrices(module.model), zero, upper=upper)
+    step = _step(module, setting, is_refit=is_refit)
+    if has_prefix:
+        _give_prefix(module, setting)
+    return step
 
 
-def _adapted(setting: Setting, method: str, *, attention: str | None = None) -> AdaptationModule:
+def adapted(setting: Setting, method: str, *, attention: str | None = None) -> AdaptationModule:
+    """Return the module of a method of the tables, as a run trains it."""
     config = RunConfig(
         backbone=BackboneConfig(name=setting.backbone), method=MethodConfig(name=method, r=R)
     )
@@ -192,7 +222,7 @@ def _step(
     batch = setting.batch(base.config.vocab_size)
 
     def step() -> None:
-        with _autocast(setting):
+        with autocast(setting):
             loss = module.loss(batch)
         loss.backward()
         module.configure_gradient_clipping(optimizer)
@@ -202,14 +232,50 @@ def _step(
     return step
 
 
-def _autocast(setting: Setting) -> torch.autocast:
+class _Given(nn.Module):
+    """Stands in for what computes a tensor that is known.
+
+    Args:
+        value: It.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, *_args: Any, **_kwargs: Any) -> Tensor:
+        return self.value
+
+
+@torch.no_grad()
+def _give_prefix(module: AdaptationModule, setting: Setting) -> None:
+    """Replace everything below the lowest block with a live rank by its output on the batch."""
+    base: Any = module.model.get_base_model()
+    encoder = base.base_model.encoder
+    live = [m.name.split(".") for m in adapted_matrices(module.model) if m.gate.any()]
+    numbers = [int(name[name.index("layer") + 1]) for name in live if "layer" in name]
+    lowest = min(numbers, default=len(encoder.layer))
+    found: list[Tensor] = []
+    if lowest < len(encoder.layer):
+        handle = encoder.layer[lowest].register_forward_pre_hook(
+            lambda _module, inputs: found.append(inputs[0].detach())
+        )
+        with autocast(setting):
+            module(setting.batch(base.config.vocab_size))
+        handle.remove()
+        encoder.layer = encoder.layer[lowest:]
+        base.base_model.embeddings = _Given(found[0])
+
+
+def autocast(setting: Setting) -> torch.autocast:
+    """Return the arithmetic of a setting."""
     return torch.autocast("cpu", torch.bfloat16, enabled=setting.precision == "bf16-mixed")
 
 
 @torch.no_grad()
-def _zero_gates(matrices: list[AdaptedMatrix], share: float, *, upper: bool) -> None:
+def draw_gates(matrices: list[AdaptedMatrix], share: float, *, upper: bool, seed: int = 0) -> None:
     """Draw all gates, and set a random share of them to zero."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     sizes = [len(matrix.gate) for matrix in matrices]
     total = sum(sizes)
     values = torch.rand(total, generator=generator) * 0.5 + 0.1

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -38,7 +39,7 @@ def unreached_layers(
     return list(unreached)
 
 
-def logits_of(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
+def logits_of(model: PreTrainedModel | PeftModel, batch: Mapping[str, Tensor]) -> Tensor:
     """Return the logits of a batch in evaluation mode; the model is left as it was."""
     with _undisturbed(model), torch.no_grad():
         return model(**batch).logits
@@ -73,7 +74,7 @@ def _reached(
 
 
 @contextmanager
-def _undisturbed(model: PreTrainedModel) -> Iterator[None]:
+def _undisturbed(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     """Put a model into evaluation mode with frozen weights, and back; global generators too."""
     trained = [p for p in model.parameters() if p.requires_grad]
     was_training = model.training

@@ -6,7 +6,8 @@ the sum. Here the second product is added into the result of the first, and its 
 gradient of the input. Results are those of PEFT's path up to rounding.
 """
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,68 +18,105 @@ from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from sorakit.method.tuner import GatedB
+    from sorakit.method.shared_input import SharedInput
 
 _HALVES = (torch.bfloat16, torch.float16)
 _CASTABLE = (torch.float32, *_HALVES)
 """What autocast casts; it leaves float64 as it is."""
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class GatedLinearFunction(torch.autograd.Function):
-    """`x -> W x + b + s W_u (g * (W_d x))` and its gradients in x, W_d, W_u and g.
+    """`x -> W x + b + s W_u (g * (W_d x))` for one or more layers of one input, and its gradients.
 
     W and b are frozen. Products are computed in the dtype of `x`, `W` and `b`; gradients of the
     factors and the gate are rounded to it once, and then belong to the dtype of the parameter.
+    Layers that share `x` (query, key and value) share its products with their W_d, and add their
+    gradients of it in place.
     """
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch declares *args
         ctx: Any,
         x: Float[Tensor, "*b d_in"],
-        lora_A: Float[Tensor, "r d_in"],
-        lora_B: Float[Tensor, "d_out r"],
-        gate: Float[Tensor, " r"],
-        weight: Float[Tensor, "d_out d_in"],
-        bias: Float[Tensor, " d_out"] | None,
-        scaling: float,
-    ) -> Float[Tensor, "*b d_out"]:
-        """Return `W x + b + s W_u (g * (W_d x))`; `x`, `weight` and `bias` have one dtype."""
+        bases: Sequence[tuple[Tensor, Tensor | None]],
+        scalings: Sequence[float],
+        *parameters: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Return one output, (*b, d_out), of every layer.
+
+        Args:
+            ctx: Of autograd.
+            x: Input of all layers.
+            bases: Frozen weight and bias of every layer, in the dtype of `x`.
+            scalings: The factor s of every layer.
+            parameters: `lora_A` (r, d_in), `lora_B` (d_out, r) and `gate` (r,) of every layer.
+        """
         rows = x.reshape(-1, x.shape[-1])
-        down = lora_A.to(x.dtype)
-        up = (lora_B * (gate * scaling)).t().to(x.dtype, memory_format=torch.contiguous_format)
+        factors = [parameters[i : i + 3] for i in range(0, len(parameters), 3)]
+        down = _joined([lora_A for lora_A, _, _ in factors]).to(x.dtype)
         hidden = down @ rows.t()  # (r, rows): ranks first is the faster layout of every product
-        result = F.linear(rows, weight, bias).addmm_(hidden.t(), up)
-        ctx.save_for_backward(rows, hidden, down, up, lora_B, gate, weight)
-        ctx.scaling = scaling
-        # Not `view`: autograd refuses to change a view of a custom function in place, as Longformer
-        # does with its queries.
-        return torch.ops.aten._unsafe_view(result, [*x.shape[:-1], result.shape[-1]])
+        sizes = [gate.numel() for _, _, gate in factors]
+        ups, results = [], []
+        layers = zip(bases, scalings, factors, _parted(hidden, sizes), strict=True)
+        for (weight, bias), scaling, (_, lora_B, gate), own in layers:
+            up = (lora_B * (gate * scaling)).t().to(x.dtype, memory_format=torch.contiguous_format)
+            result = F.linear(rows, weight, bias)
+            if gate.numel():
+                result.addmm_(own.t(), up)
+            # Not `view`: autograd refuses to change a view of a custom function in place, as
+            # Longformer does with its queries.
+            shape = [*x.shape[:-1], result.shape[-1]]
+            results.append(torch.ops.aten._unsafe_view(result, shape))
+            ups.append(up)
+        weights = [weight for weight, _ in bases]
+        rest = [tensor for _, lora_B, gate in factors for tensor in (lora_B, gate)]
+        ctx.save_for_backward(rows, hidden, down, *ups, *weights, *rest)
+        ctx.scalings, ctx.sizes = scalings, sizes
+        return tuple(results)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch declares *grad_outputs
-        ctx: Any, gradient: Float[Tensor, "*b d_out"]
+        ctx: Any, *gradients: Tensor
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the first four arguments of `forward` that need one."""
-        rows, hidden, down, up, lora_B, gate, weight = ctx.saved_tensors
-        for_x, for_down, for_up, for_gate = ctx.needs_input_grad[:4]
-        flat = gradient.reshape(-1, gradient.shape[-1])
-        of_x = of_down = of_up = of_gate = None
-        if for_x or for_down:
-            below = up @ flat.t()  # (r, rows), gradient of W_d x
-            if for_down:
-                of_down = (below @ rows).to(lora_B.dtype)
+        """Return the gradients of the arguments of `forward` that need one.
+
+        Args:
+            ctx: Of `forward`.
+            gradients: Of the outputs, (*b, d_out) each.
+        """
+        count = len(gradients)
+        rows, hidden, down, *saved = ctx.saved_tensors
+        ups, weights, rest = saved[:count], saved[count : 2 * count], saved[2 * count :]
+        for_x, for_parameters = ctx.needs_input_grad[0], ctx.needs_input_grad[3:]
+        for_below = for_x or any(for_parameters[::3])
+        below = torch.empty_like(hidden)  # gradient of W_d x
+        belows, hiddens = _parted(below, ctx.sizes), _parted(hidden, ctx.sizes)
+        of_x = None
+        found: list[Tensor | None] = [None] * (3 * count)
+        for i, gradient in enumerate(gradients):
+            flat = gradient.reshape(-1, gradient.shape[-1])
             if for_x:
-                of_x = (flat @ weight).addmm_(below.t(), down)
-                of_x = of_x.view(*gradient.shape[:-1], -1)
-        if for_up or for_gate:
-            product = (hidden @ flat).t().to(lora_B.dtype)  # gradient of W_u * (s g)
-            if for_up:
-                of_up = product * (gate * ctx.scaling)
-            if for_gate:
-                of_gate = (product * lora_B).sum(dim=0) * ctx.scaling
-        return of_x, of_down, of_up, of_gate, None, None, None
+                of_x = flat @ weights[i] if of_x is None else of_x.addmm_(flat, weights[i])
+            if ctx.sizes[i] == 0:
+                continue
+            if for_below:
+                torch.mm(ups[i], flat.t(), out=belows[i])
+            lora_B, gate = rest[2 * i : 2 * i + 2]
+            if for_parameters[3 * i + 1] or for_parameters[3 * i + 2]:
+                # of W_u * (s g)
+                product = (hiddens[i] @ flat).t().to(lora_B.dtype)
+                if for_parameters[3 * i + 1]:
+                    found[3 * i + 1] = product * (gate * ctx.scalings[i])
+                if for_parameters[3 * i + 2]:
+                    found[3 * i + 2] = (product * lora_B).sum(dim=0) * ctx.scalings[i]
+        if any(for_parameters[::3]):
+            of_down = (below @ rows).to(rest[0].dtype)
+            found[::3] = [p if len(p) else None for p in _parted(of_down, ctx.sizes)]
+        if of_x is not None:
+            of_x.addmm_(below.t(), down)
+            of_x = of_x.view(*gradients[0].shape[:-1], -1)
+        return of_x, None, None, *found
 
 
 class GatedLinear(lora.Linear):
@@ -91,27 +129,35 @@ class GatedLinear(lora.Linear):
     """
 
     _held: tuple[tuple[Any, ...], Tensor, Tensor | None] | None = None
+    shared: "SharedInput | None" = None
+    """Layers that are called on the same input as this one, if there are any."""
 
     @override
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        adapter = self._fusible_adapter(x) if not (args or kwargs) else None
-        if adapter is None:
+        if args or kwargs:
             return super().forward(x, *args, **kwargs)
-        down = cast(nn.Parameter, self.lora_A[adapter].weight)
-        up = cast("GatedB", self.lora_B[adapter])
-        base = cast(nn.Linear, self.base_layer)
-        dtype = self._compute_dtype(x, down, up.raw, base.weight)
+        if self.shared is not None:
+            output = self.shared.output(self, x)
+            if output is not None:
+                return output
+        part = self.part(x)
+        return super().forward(x) if part is None else outputs_of(x, [part])[0]
+
+    def part(self, x: Tensor) -> "Part | None":
+        """Return what `outputs_of` needs of this layer, or None where PEFT's path must run."""
+        adapter = self._fusible_adapter(x)
+        if adapter is None:
+            return None
+        parts: dict[str, Any] = self._modules
+        factors = parts["lora_B"]._modules[adapter]._parameters
+        down = parts["lora_A"]._modules[adapter]._parameters["weight"]
+        base = parts["base_layer"]
+        dtype = self._compute_dtype(x, down, factors["raw"], base._parameters["weight"])
         if dtype is None:
-            return super().forward(x)
+            return None
         weight, bias = self._frozen(base, dtype)
-        x = _cast_once(x, dtype)
-        if up.gate.numel() == 0:  # compacted away
-            return F.linear(x, weight, bias)
-        return cast(
-            Tensor,
-            GatedLinearFunction.apply(
-                x, down, up.raw, up.gate, weight, bias, self.scaling[adapter]
-            ),
+        return Part(
+            dtype, weight, bias, self.scaling[adapter], down, factors["raw"], factors["gate"]
         )
 
     @override
@@ -136,23 +182,27 @@ class GatedLinear(lora.Linear):
         """Return the one adapter that acts, or None where PEFT's own path must run."""
         if self._disable_adapters or self.merged_adapters or torch.compiler.is_compiling():
             return None
-        acting = [name for name in self.active_adapters if name in self.lora_A]
+        # Past `nn.Module.__getattr__`, which would be a tenth of a step of few tokens.
+        parts: dict[str, Any] = self._modules
+        downs, base = parts["lora_A"]._modules, parts["base_layer"]
+        acting = [name for name in self.active_adapters if name in downs]
         if len(acting) != 1 or acting[0] in self.lora_variant:
             return None
         adapter = acting[0]
-        dropout = self.lora_dropout[adapter]
-        drops = not isinstance(dropout, nn.Identity) and dropout.training
-        down, up, base = self.lora_A[adapter], self.lora_B[adapter], self.base_layer
+        down, up = downs[adapter], parts["lora_B"]._modules[adapter]
+        dropout = parts["lora_dropout"]._modules[adapter]
+        if type(base) is not nn.Linear or type(down) is not nn.Linear:
+            return None
+        weight, bias = base._parameters["weight"], base._parameters["bias"]
         is_plain = (
-            type(base) is nn.Linear
-            and type(down) is nn.Linear
-            and type(base.weight) is nn.Parameter
-            and not base.weight.requires_grad
-            and (base.bias is None or not base.bias.requires_grad)
+            type(weight) is nn.Parameter
+            and not weight.requires_grad
+            and (bias is None or not bias.requires_grad)
+            and (type(dropout) is nn.Identity or not dropout.training)
             and type(x) in (Tensor, nn.Parameter)
-            and not any(_is_hooked(module) for module in (base, down, up, dropout))
+            and not (_is_hooked(base) or _is_hooked(down) or _is_hooked(up) or _is_hooked(dropout))
         )
-        return adapter if is_plain and not drops else None
+        return adapter if is_plain else None
 
     def _compute_dtype(self, x: Tensor, *others: Tensor) -> torch.dtype | None:
         """Return the dtype of the products, or None where this layer leaves it to PEFT."""
@@ -164,7 +214,8 @@ class GatedLinear(lora.Linear):
 
     def _frozen(self, base: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """Return the frozen weight and bias in the dtype of the products; cast once and held."""
-        weight, bias = base.weight, base.bias
+        parameters: dict[str, Any] = base._parameters
+        weight, bias = parameters["weight"], parameters["bias"]
         if weight.dtype == dtype:
             return weight, bias
         key = (dtype, *_identity(weight), *(() if bias is None else _identity(bias)))
@@ -174,6 +225,47 @@ class GatedLinear(lora.Linear):
         return self._held[1], self._held[2]
 
 
+class Part(NamedTuple):
+    """What an adapted layer brings to a product.
+
+    Attributes:
+        dtype: Of the products.
+        weight: Frozen, in this dtype.
+        bias: Frozen, in this dtype.
+        scaling: The factor s.
+        lora_A: Down projection, (r, in).
+        lora_B: Ungated up projection, (out, r).
+        gate: Gate vector, (r,).
+    """
+
+    dtype: torch.dtype
+    weight: Tensor
+    bias: Tensor | None
+    scaling: float
+    lora_A: Tensor
+    lora_B: Tensor
+    gate: Tensor
+
+
+def outputs_of(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, ...]:
+    """Return the outputs of layers that share their input and the dtype of their products."""
+    x = _cast_once(x, parts[0].dtype)
+    if not any(part.gate.numel() for part in parts):  # compacted away
+        return tuple(F.linear(x, part.weight, part.bias) for part in parts)
+    bases = [(part.weight, part.bias) for part in parts]
+    parameters = [p for part in parts for p in (part.lora_A, part.lora_B, part.gate)]
+    outputs = GatedLinearFunction.apply(x, bases, [part.scaling for part in parts], *parameters)
+    return cast(tuple[Tensor, ...], outputs)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def _parted(tensor: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
+    return [tensor] if len(sizes) == 1 else torch.split_with_sizes(tensor, sizes)
+
+
 def _identity(tensor: Tensor) -> tuple[Any, ...]:
     version = 0 if tensor.is_inference() else tensor._version
     return tensor.device, tensor.data_ptr(), version
@@ -181,7 +273,13 @@ def _identity(tensor: Tensor) -> tuple[Any, ...]:
 
 def _is_hooked(module: nn.Module) -> bool:
     state = module.__dict__
-    return "forward" in state or any(state[name] for name in _HOOKS)
+    return bool(
+        "forward" in state
+        or state["_forward_hooks"]
+        or state["_forward_pre_hooks"]
+        or state["_backward_hooks"]
+        or state["_backward_pre_hooks"]
+    )
 
 
 def _cast_once(x: Tensor, dtype: torch.dtype) -> Tensor:

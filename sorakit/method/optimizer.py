@@ -21,6 +21,12 @@ from sorakit.method.prox import largest_threshold
 from sorakit.method.rank_scale import decay_live_ranks_, to_unit_scale_
 from sorakit.method.tuner import AdaptedMatrix, rank_costs
 
+# Loops over parameters in C++, for which there are no public names.
+_add_ = torch._foreach_add_  # pyright: ignore[reportPrivateImportUsage]
+_copy_ = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage]
+_divided = torch._foreach_div  # pyright: ignore[reportPrivateImportUsage]
+_lerp_ = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]
+
 GROWTH_AVERAGING = 0.99  # weight of the past: growth is noise of single steps around a small mean
 MAX_SKIPPED_STEPS = 32
 """Steps in a row that may leave a gate out: LayerDrop of 0.5 does so once in 4e9 cases."""
@@ -66,8 +72,7 @@ def gate_step_(
         assert costs is not None
         xi = min(xi, largest_threshold(rule.reach(flat, divisor), costs, least))
     flat = rule.threshold(flat, xi, divisor)
-    values = list(flat.split([len(gate) for gate in gates]))
-    torch._foreach_copy_(list(gates), values)  # pyright: ignore[reportPrivateImportUsage]  # no public one
+    _copy_(list(gates), list(flat.split([gate.numel() for gate in gates])))
     return xi
 
 
@@ -207,7 +212,7 @@ class ProxAdamW(AdamW):
             for state, growth in zip(states, growths, strict=True):
                 if "growth" not in state:
                     state["growth"] = growth.clone()
-                state["growth"].lerp_(growth, 1 - GROWTH_AVERAGING)
+            _lerp_([state["growth"] for state in states], growths, 1 - GROWTH_AVERAGING)
         return loss
 
     @torch.no_grad()
@@ -260,20 +265,19 @@ def _averaged_gradients(optimizer: Optimizer, group: dict[str, Any]) -> list[Ten
     `m <- a m + (1 - a) dL/dg` and `m / (1 - a^t)`; with `a = 0` the gradient itself, and no state.
     """
     weight = group["averaging"]
-    averages = []
-    for gate in group["params"]:
-        assert gate.grad is not None
-        if weight == 0:
-            averages.append(gate.grad)
-            continue
-        state = optimizer.state[gate]
+    gradients = [gate.grad for gate in group["params"]]
+    if weight == 0:
+        return gradients
+    states = [optimizer.state[gate] for gate in group["params"]]
+    for gate, state in zip(group["params"], states, strict=True):
         if "average" not in state:
             state["average"] = torch.zeros_like(gate)
             state["step"] = torch.tensor(0.0)
-        state["step"] += 1
-        state["average"].lerp_(gate.grad, 1 - weight)
-        averages.append(state["average"] / (1 - weight ** float(state["step"])))
-    return averages
+    averages, steps = [s["average"] for s in states], [s["step"] for s in states]
+    _add_(steps, 1)
+    _lerp_(averages, gradients, 1 - weight)
+    corrections = [1 - weight ** float(step) for step in steps]
+    return list(_divided(averages, corrections))
 
 
 def _with_rule(group: dict[str, Any]) -> dict[str, Any]:
@@ -289,7 +293,7 @@ def _fill_empty(matrices: Sequence[AdaptedMatrix]) -> None:
     Then AdamW counts the step for them as for the others.
     """
     for matrix in matrices:
-        if len(matrix.gate) == 0:
+        if matrix.gate.numel() == 0:
             for parameter in (matrix.lora_A, matrix.lora_B, matrix.gate):
                 parameter.grad = torch.zeros_like(parameter)
 
@@ -315,7 +319,8 @@ def _check_gates(group: dict[str, Any]) -> None:
 def _drop_dead_gradients(group: dict[str, Any]) -> None:
     """Set the gradient of gates that are zero to 0: without moments, they stay zero."""
     for gate in group["params"]:
-        gate.grad.masked_fill_(gate == 0, 0.0)
+        if gate.numel():  # some are taken out (`Compaction`)
+            gate.grad.masked_fill_(gate == 0, 0.0)
 
 
 def _warn_of_schedule(group: dict[str, Any]) -> None:

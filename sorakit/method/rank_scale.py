@@ -8,6 +8,10 @@ from torch.linalg import vector_norm
 
 from sorakit.method.tuner import AdaptedMatrix
 
+# Loops over matrices in C++, for which there are no public names.
+_divide_ = torch._foreach_div_  # pyright: ignore[reportPrivateImportUsage]
+_multiply_ = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage]
+
 
 @torch.no_grad()
 def to_unit_scale_(matrices: Sequence[AdaptedMatrix]) -> list[Tensor]:
@@ -16,17 +20,15 @@ def to_unit_scale_(matrices: Sequence[AdaptedMatrix]) -> list[Tensor]:
     Returns:
         Log of what was taken off each rank of each matrix, `|A_i| |B_i|`; 0 where that was 0.
     """
-    sizes = [len(matrix.gate) for matrix in matrices]
-    rows = torch.cat([vector_norm(m.lora_A.flatten(1), dim=1) for m in matrices])
-    columns = torch.cat([vector_norm(m.lora_B.transpose(0, 1).flatten(1), dim=1) for m in matrices])
+    sizes = [matrix.gate.numel() for matrix in matrices]
+    rows = torch.cat([_norms(m.lora_A, 0) for m in matrices])
+    columns = torch.cat([_norms(m.lora_B, 1) for m in matrices])
     # A row that is exactly 0 has no direction; it stays, and its gate is 0 by the product.
-    by_row = torch.where(rows > 0, rows, 1.0).split(sizes)
-    by_column = torch.where(columns > 0, columns, 1.0).split(sizes)
-    for matrix, row, column in zip(matrices, by_row, by_column, strict=True):
-        matrix.lora_A.div_(along_rows(row, matrix.lora_A))
-        matrix.lora_B.div_(along_columns(column, matrix.lora_B))
+    by_row, by_column = torch.where(rows > 0, rows, 1.0), torch.where(columns > 0, columns, 1.0)
+    _divide_([m.lora_A for m in matrices], _along(0, by_row, matrices, sizes))
+    _divide_([m.lora_B for m in matrices], _along(1, by_column, matrices, sizes))
     taken = rows * columns
-    torch._foreach_mul_([m.gate for m in matrices], list(taken.split(sizes)))  # pyright: ignore[reportPrivateImportUsage]  # no public one
+    _multiply_([m.gate for m in matrices], list(taken.split(sizes)))
     growth = torch.where(taken > 0, taken, 1.0).to(matrices[0].gate.dtype).log()
     return list(growth.split(sizes))
 
@@ -39,19 +41,30 @@ def decay_live_ranks_(matrices: Sequence[AdaptedMatrix], shrinks: Sequence[float
         matrices: Adapted matrices.
         shrinks: Learning rate times weight decay of each matrix.
     """
-    sizes = [len(matrix.gate) for matrix in matrices]
-    live = torch.cat([matrix.gate for matrix in matrices]) != 0
-    for matrix, is_live, shrink in zip(matrices, live.split(sizes), shrinks, strict=True):
-        factor = 1 - shrink * is_live.to(matrix.lora_A.dtype)
-        matrix.lora_A.mul_(along_rows(factor, matrix.lora_A))
-        matrix.lora_B.mul_(along_columns(factor, matrix.lora_B))
+    sizes = [matrix.gate.numel() for matrix in matrices]
+    live = (torch.cat([matrix.gate for matrix in matrices]) != 0).to(matrices[0].lora_A.dtype)
+    if len(set(shrinks)) == 1:
+        factors = 1 - shrinks[0] * live
+    else:
+        pieces = zip(live.split(sizes), shrinks, strict=True)
+        factors = torch.cat([1 - shrink * piece for piece, shrink in pieces])
+    _multiply_([m.lora_A for m in matrices], _along(0, factors, matrices, sizes))
+    _multiply_([m.lora_B for m in matrices], _along(1, factors, matrices, sizes))
 
 
-def along_rows(vector: Tensor, like: Tensor) -> Tensor:
-    """Return one number a rank in the shape that multiplies the rows of A."""
-    return vector.view(-1, *[1] * (like.dim() - 1))
+def _norms(factor: Tensor, ranks: int) -> Tensor:
+    """Return the norm of every rank; `ranks` is the dimension that counts them."""
+    if factor.dim() == 2:
+        return vector_norm(factor, dim=1 - ranks)
+    return vector_norm(factor.transpose(0, ranks).flatten(1), dim=1)
 
 
-def along_columns(vector: Tensor, like: Tensor) -> Tensor:
-    """Return one number a rank in the shape that multiplies the columns of B."""
-    return vector.view(1, -1, *[1] * (like.dim() - 2))
+def _along(
+    ranks: int, vector: Tensor, matrices: Sequence[AdaptedMatrix], sizes: Sequence[int]
+) -> list[Tensor]:
+    """Return one number a rank, for each matrix in the shape that multiplies A (0) or B (1)."""
+    pieces = list(vector.unsqueeze(1 - ranks).split(sizes, dim=ranks))
+    return [
+        piece.view(*piece.shape, *[1] * extra) if (extra := m.lora_A.dim() - 2) else piece
+        for piece, m in zip(pieces, matrices, strict=True)
+    ]

@@ -25,6 +25,7 @@ from typing_extensions import override
 from sorakit.config import GateInit, GateScale, MethodConfig
 from sorakit.method.fused import GatedLinear
 from sorakit.method.peft_type import sora_peft_type
+from sorakit.method.shared_input import group_layers
 
 PEFT_PREFIX = "base_model.model."
 """What PEFT puts before the name of every module of the base model."""
@@ -206,6 +207,7 @@ class SoraModel(LoraModel):
     ) -> None:
         heads = _fresh_heads(model)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
+        group_layers(model)
         adapted = [
             name
             for name in self.targeted_module_names

@@ -28,6 +28,7 @@ from sorakit.tracking.client import (
     write_target,
 )
 from sorakit.tracking.mirror import Mirror
+from sorakit.tracking.optional import Tracker
 from sorakit.tracking.rows import find_floor, load_floors
 
 _ANSWER_TIMEOUT = 10
@@ -39,7 +40,7 @@ _INTERVAL = 0.5
 the last second."""
 
 
-class LiveTracker:
+class LiveTracker(Tracker):
     """Mirrors the run in a folder from entering to leaving the context.
 
     Entering begins the W&B run anew and logs what the folder holds already, so that a resumed run
@@ -67,6 +68,7 @@ class LiveTracker:
         self._failure: BaseException | None = None
         self.loggers: list[Logger] = []
 
+    @override
     def __enter__(self) -> "LiveTracker":
         try:
             if self._mode == "online":
@@ -87,6 +89,7 @@ class LiveTracker:
         self.wake()
         return self
 
+    @override
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -110,6 +113,7 @@ class LiveTracker:
         """Page of the run, while it is tracked online."""
         return None if self._tracked is None else self._tracked.url
 
+    @override
     def wake(self, *_: Any) -> None:
         """Say that the run folder has grown; a listener of `StepRecorder` and `XiScheduler`."""
         self._news.set()

@@ -27,6 +27,7 @@ from sorakit.training.compatibility import (
     interface_lines,
     leave_out_unreached,
     loss_of,
+    settle_inputs,
     settle_padding,
 )
 from sorakit.training.data import AdaptationData
@@ -170,6 +171,7 @@ def adapt(config: RunConfig, *, rank: int = 0, show_progress: bool = False) -> A
     if adapter.role != FLOOR:
         adapted, left_out = leave_out_unreached(backbone.model, data, config, head=head)
     model = adapter.build(backbone.model, adapted, head=head)
+    settle_inputs(model, data)
     _check_budget(config, adapted_matrices(model))
     return Adapted(
         task=task,

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sorakit.backbones.probe import logits_of, unreached_layers
 from sorakit.config import RunConfig
+from sorakit.method.shared_input import settle_groups
 from sorakit.method.targets import resolve_target_modules
 from sorakit.metric_names import GENERALIZATION_SPLIT, LABEL, MEMORIZATION_SPLIT, TEST_SPLIT
 from sorakit.objectives.image_classification import PIXELS
@@ -149,6 +151,16 @@ def loss_of(model: PreTrainedModel, data: AdaptationData) -> float:
         for batch in data.first_batches(MEMORIZATION_SPLIT, max_examples=_LOSS_EXAMPLES)
     ]
     return float(torch.cat(losses).double().mean())
+
+
+def settle_inputs(model: PeftModel, data: AdaptationData) -> None:
+    """See which adapted layers share an input, so that every step computes the same ones together.
+
+    Otherwise the first step of a run that goes on would round differently from the same step of
+    an unbroken one.
+    """
+    logits_of(model, next(_probes(data)))
+    settle_groups(model)
 
 
 def check_tokens(model: PreTrainedModel, data: AdaptationData, *, name: str) -> None:

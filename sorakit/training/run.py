@@ -25,7 +25,7 @@ from sorakit.records import (
     read_meta,
     run_path,
 )
-from sorakit.tracking.live import LiveTracker, live_tracker
+from sorakit.tracking.optional import Tracker, tracker_of
 from sorakit.training.build import Fit, build
 from sorakit.training.dense import SharedDenseStage, dense_name
 from sorakit.training.devices import end_with_parent, global_rank, join
@@ -118,7 +118,7 @@ def _lead(fit: Fit, config: RunConfig, path: Path, *, dense_store: Path | None) 
     if not is_run_folder(path):
         writer.write_config(config)
         writer.write_meta(fit.meta)
-    tracker = live_tracker(path, config.tracking)
+    tracker = tracker_of(path, config.tracking)
     with kept_status(writer), _dense_stage(fit, config, dense_store) as dense:
         resume = _restore(fit, path, dense=dense)
         writer.keep_stages(resume.completed_stages)
@@ -131,7 +131,7 @@ def _lead(fit: Fit, config: RunConfig, path: Path, *, dense_store: Path | None) 
             writer.write_status("completed")  # before the tracker closes, which shows it
 
 
-def _show(fit: Fit, tracker: LiveTracker | None) -> None:
+def _show(fit: Fit, tracker: Tracker | None) -> None:
     """Let a tracker that runs follow the run folder."""
     fit.trainer.loggers = [] if tracker is None else tracker.loggers
     if tracker is not None:

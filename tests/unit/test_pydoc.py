@@ -258,6 +258,7 @@ def test_swap_words_keeps_the_ends_and_moves_four_words():
 
 
 def test_load_pydoc_refuses_an_unknown_name():
-    message = r"^`name` must be one of \['pydoc_order', 'pydoc_pair', 'pydoc_text', 'pydoc_topic'\], got 'pydoc'\.$"
+    names = "'pydoc_order', 'pydoc_pair', 'pydoc_text', 'pydoc_topic'"
+    message = rf"^`name` must be one of \[{names}\], got 'pydoc'\.$"
     with pytest.raises(ValueError, match=message):
         load_pydoc("pydoc")
