@@ -78,6 +78,8 @@ def draw_head_anew(
         report: What transformers reports with `output_loading_info`.
         head: Modules of the task head, the pooler among them.
     """
+    if not head:
+        return
     base = base_name(model)
     outside = [name for name in head if not name.startswith(f"{base}.")]
     drawn = set(report["missing_keys"]) | {key for key, _, _ in report["mismatched_keys"]}
@@ -119,9 +121,10 @@ def _is_within(key: str, modules: Iterable[str]) -> bool:
 def _is_of_base(key: str, model: PreTrainedModel) -> bool:
     """Whether a key of a checkpoint names a place in the base model, its pooler left out.
 
-    A checkpoint of the base alone has the names without the base's own.
+    A checkpoint of the base alone has the names without the base's own. T5 with its language
+    model's head has no base model within.
     """
-    base = base_name(model)
+    base = "" if model.base_model is model else base_name(model)
     inner = key.removeprefix(f"{base}.")
     children = {name for name, _ in model.get_submodule(base).named_children()}
     is_base = inner != key or inner.partition(".")[0] in children

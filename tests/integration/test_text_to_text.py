@@ -45,7 +45,7 @@ def config(tmp_path_factory):
     return replace(
         config,
         task=replace(task, max_length=32),
-        dense=replace(config.dense, max_epochs=3),
+        dense=replace(config.dense, max_epochs=8),
         optim=replace(config.optim, lr=1e-2, batch_size=16),
     )
 
