@@ -193,13 +193,12 @@ def _how_few(rows: Sequence[Glance]) -> str:
     least, most = known[0], known[-1]
     if len(known) == 1:
         return (
-            f"90 % of what it adds is kept by {least.of_dense} of the dense stage's "
-            "parameters "
+            f"90 % of what it adds is kept by {least.of_dense} of the dense stage's parameters "
             f"({least.title})."
         )
     return (
-        f"90 % of what it adds is kept by {least.of_dense} of the dense stage's parameters ({least.title}) "
-        f"to {most.of_dense} ({most.title})."
+        f"90 % of what it adds is kept by {least.of_dense} of the dense stage's parameters "
+        f"({least.title}) to {most.of_dense} ({most.title})."
     )
 
 
