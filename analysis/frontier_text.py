@@ -47,6 +47,11 @@ def caution(table: pd.DataFrame) -> str:
     Args:
         table: What `analysis.frontier.frontier` returns.
     """
+    if not (table["role"] != PATH).any():
+        return (
+            "nothing is compared: there is no rival. Add some to the sweep, for example "
+            "`controls: [random_mask, lora: [1, 2, 4]]`."
+        )
     count = int(table.loc[table["role"] != PATH, "difference_low"].notna().sum())
     by_luck = "the best of several rivals is so by luck in part"
     if not count:

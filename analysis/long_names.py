@@ -1,9 +1,11 @@
 """Names of datasets in little room: lines end after a separator, not within a word."""
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 
 _PIECES = re.compile(r"[^\s_\-./,:;+]*[\s_\-./,:;+]+|[^\s_\-./,:;+]+")
+_WORDS = re.compile(r"\s*\S+\s*")
 _INDENT = " " * 4
 
 
@@ -15,13 +17,15 @@ def pieces(name: str) -> list[str]:
 def wrapped(name: str, width: int) -> str:
     """Return a name in lines of at most `width` characters; all of its characters stay.
 
-    A line ends after a space, dash, underscore, dot or slash; a piece without any that is longer
-    than a line is cut. Line breaks of the name stay.
+    A line ends after a word; of a word that is longer than a line, after a dash, underscore, dot or
+    slash; a piece without any is cut. Line breaks of the name stay.
     """
     lines: list[str] = []
     for part in name.split("\n"):
         line = ""
-        for piece in pieces(part):
+        words = _WORDS.findall(part)
+        parts = [[word] if len(word.rstrip()) <= width else pieces(word) for word in words]
+        for piece in itertools.chain.from_iterable(parts):
             if line and len(line) + len(piece.rstrip()) > width:
                 lines.append(line.rstrip())
                 line = ""

@@ -33,7 +33,7 @@ class Glance:
         dense: Memorization and generalization of the dense stage, mean over seeds.
         floor: The same without an adapter.
         needed: Fewest parameters that keep 90 % of the gain in generalization.
-        of_dense: The same as a share of the dense parameters, in words.
+        of_dense: The same as a share of the dense stage's parameters, in words.
         share: The same as a number in [0, 1]; NaN where there is no answer.
         first: Memorization or generalization, whichever is lost first; or not told apart.
         rivals: How the path stands against its rivals at equal numbers of parameters.
@@ -193,12 +193,12 @@ def _how_few(rows: Sequence[Glance]) -> str:
     least, most = known[0], known[-1]
     if len(known) == 1:
         return (
-            f"90 % of what it adds is kept by {least.of_dense} of the dense parameters "
+            f"90 % of what it adds is kept by {least.of_dense} of the dense stage's parameters "
             f"({least.title})."
         )
     return (
-        f"90 % of what it adds is kept by {least.of_dense} of the dense parameters ({least.title}) "
-        f"to {most.of_dense} ({most.title})."
+        f"90 % of what it adds is kept by {least.of_dense} of the dense stage's parameters "
+        f"({least.title}) to {most.of_dense} ({most.title})."
     )
 
 

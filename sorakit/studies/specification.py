@@ -213,7 +213,7 @@ def _controls(request: Request, *, r: int) -> list[Any]:
         has_lora = False
         for rule in parse_controls(request.controls) if request.controls != "none" else ():
             has_lora = has_lora or rule.name == _LORA
-            values = dict(rule.options)
+            values = dict(rule.options) if rule.stage is None else {"method.r": rule.stage}
             rank = values.pop("method.r", None)
             names.append({rule.name: rank or values} if rank or values else rule.name)
     if request.lora_ranks is not None and has_lora:

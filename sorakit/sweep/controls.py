@@ -15,13 +15,15 @@ import yaml
 from sorakit.config import RunConfig, XiConfig
 from sorakit.controls import Control
 from sorakit.options import Choice, checked_values, flatten
-from sorakit.records import FLOOR, PATH, role_of
+from sorakit.records import FLOOR, PATH, role_of, run_id
 from sorakit.variants import ADAPTERS, CONTROLS
 
 CONTROL = "stage.control"
 _LENGTH = "stage.epochs"
 _METHOD = "method.name"
 _RANK = "method.r"
+_PATTERN = "method.rank_pattern"
+LORA_PATTERN = "lora_pattern"
 _HEAD_ONLY = "head_only"
 _HOLD_DENSE = "hold_dense"
 _EXAMPLE = "[floor, hold_dense, random_mask, lora: [1, 2, 4]]"
@@ -34,14 +36,18 @@ class ControlRule:
     Attributes:
         name: floor, another method (as lora), or a value of `stage.control`.
         options: What it changes beside, by dotted option.
+        stage: Of lora_pattern: the stage of the path whose ranks it has; null of the others.
     """
 
     name: str
     options: Choice
+    stage: int | None = None
 
     @property
-    def has_steps_of_path(self) -> bool:
-        """Whether it trains as many steps as its path, which must be done before it can begin."""
+    def waits_for_path(self) -> bool:
+        """Whether it takes steps or ranks from its path, which must be done before it can begin."""
+        if self.stage is not None:
+            return True
         if self.name == FLOOR or self._is_method or _LENGTH in self.options:
             return False
         control = cast(type[Control], CONTROLS.load(self.name))
@@ -63,7 +69,8 @@ def control_rules(entries: object) -> list[ControlRule]:
     """Return the controls that a list names, as `controls` of a sweep file gives it.
 
     An entry is a name, or a name with what belongs to it: for another method (as lora, the rival at
-    the same number of parameters) the ranks r, for the others options that they change beside.
+    the same number of parameters) the ranks r, for lora_pattern the stages of the path whose ranks
+    it has, for the others options that they change beside.
 
     Raises:
         ValueError: If an entry is none.
@@ -114,6 +121,8 @@ def control_of(path: RunConfig, rule: ControlRule) -> RunConfig:
         ValueError: If the path cannot have that control.
     """
     changes = dict(rule.choice)
+    if rule.stage is not None:  # stands in for the ranks until the path is done
+        changes[_PATTERN] = {f"stage {rule.stage} of {run_id(path)}": 1}
     if _RANK in changes:  # the same scaling lora_alpha / r at every r
         changes["method.lora_alpha"] = path.method.lora_alpha * changes[_RANK] / path.method.r
     try:
@@ -149,6 +158,29 @@ def with_steps_of(control: RunConfig, path_stages: pd.DataFrame) -> RunConfig:
     return replace(control, stage=stage, xi=xi)
 
 
+def with_ranks_of(control: RunConfig, path_ranks: pd.DataFrame, *, stage: int) -> RunConfig:
+    """Return a lora_pattern with the ranks that a stage of its path has left.
+
+    Args:
+        control: The control.
+        path_ranks: Ranks of its path, which is done.
+        stage: The stage.
+
+    Raises:
+        ValueError: If the path has no such stage, or no rank is left there.
+    """
+    rows = path_ranks[path_ranks["stage"] == stage]
+    ranks = {str(row["module"]): int(row["nonzero_rank"]) for row in rows.to_dict("records")}
+    kept = {module: rank for module, rank in ranks.items() if rank > 0}
+    if not kept:
+        left = "no rank" if len(rows) else f"{int(path_ranks['stage'].max())} stages"
+        raise ValueError(
+            f"`controls.{LORA_PATTERN}` must be stages of the path in which a rank is left, got "
+            f"{stage} of a path with {left}."
+        )
+    return replace(control, method=replace(control.method, rank_pattern=kept))
+
+
 def _with_num_stages(xi: XiConfig, num_stages: int) -> XiConfig:
     levels = None if xi.levels is None else xi.levels[:num_stages]
     return replace(xi, num_stages=num_stages, levels=levels)
@@ -161,6 +193,15 @@ def _rivals() -> tuple[str, ...]:
 
 
 def _rules(name: object, value: object) -> Iterator[ControlRule]:
+    if name == LORA_PATTERN:
+        stages = cast(list[Any], value) if isinstance(value, list) else [value]
+        for stage in stages:
+            if not isinstance(stage, int) or isinstance(stage, bool) or stage < 1:
+                raise ValueError(
+                    f"`controls.{name}` must be stages of the path such as [2, 4], got {value!r}."
+                )
+            yield ControlRule(name=LORA_PATTERN, options={}, stage=stage)
+        return
     if name in _rivals():
         ranks = cast(list[Any], value) if isinstance(value, list) else [value]
         for rank in ranks:

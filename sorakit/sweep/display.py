@@ -269,10 +269,10 @@ def describe_runs(plan: Plan) -> list[str]:
     lines = [count_line(jobs, None)]
     num_after = sum(job.steps_of is not None for job in jobs)
     if num_after:
-        verb = "control takes" if num_after == 1 else "controls take"
+        verb = "control takes its" if num_after == 1 else "controls take their"
         lines.append(
-            f"{num_after} {verb} as many steps as the path, and begin{'s' * (num_after == 1)} when "
-            "that is done."
+            f"{num_after} {verb} steps or ranks from the path, and begin{'s' * (num_after == 1)} "
+            "when that is done."
         )
     if plan.num_duplicates:
         same = (

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-
 from sorakit.config import METHOD_VERSION, RunConfig
 from sorakit.records import (
     DENSE_STAGES_DIR,
@@ -27,7 +25,7 @@ from sorakit.records import (
     short_hash,
 )
 from sorakit.records.matching import matching_ids
-from sorakit.sweep.controls import ControlRule, control_of, is_path, with_steps_of
+from sorakit.sweep.controls import ControlRule, control_of, is_path, with_ranks_of, with_steps_of
 from sorakit.sweep.grid import Point, Sweep, load_sweep
 from sorakit.training.inputs import require_same_inputs
 
@@ -44,9 +42,10 @@ class Job:
         path: Run folder.
         dense: Key of the dense stage that it may share, or null: no other stage
             follows its own.
-        steps_of: The path whose number of steps it is to take and which is not done yet, or null.
+        steps_of: The path whose steps or ranks it is to take and which is not done yet, or null.
             Until then length of stages, run id and run folder are not known, and those here stand
             in for them.
+        ranks_of_stage: Stage of that path whose ranks it takes, and not its steps, or null.
         state: waiting, running, completed, failed or blocked (the path that it needs has failed).
         was_there: Completed before this sweep began.
         error: Why it failed.
@@ -60,6 +59,7 @@ class Job:
     path: Path
     dense: str | None
     steps_of: "Job | None" = None
+    ranks_of_stage: int | None = None
     state: State = "waiting"
     was_there: bool = False
     error: str | None = None
@@ -101,20 +101,25 @@ class Plan:
         return {path.name.partition("-")[0] for path in paths}
 
     def look_at_path(self, job: Job) -> None:
-        """Give a control the steps of its path if that is done; block it if that has failed.
+        """Give a control steps or ranks of its path if that is done; block it if that has failed.
 
         Args:
             job: A control with `steps_of`.
 
         Raises:
-            ValueError: If the run folder cannot be used.
+            ValueError: If the run folder cannot be used, or the path has no such ranks.
         """
         assert job.steps_of is not None
         if job.steps_of.state == "failed":
             job.state = "blocked"
         if job.steps_of.state != "completed":
             return
-        config = with_steps_of(job.point.config, self._stages(job.steps_of))
+        path_run = load_run(self._done(job.steps_of))
+        if job.ranks_of_stage is None:
+            config = with_steps_of(job.point.config, path_run.stages)
+        else:
+            ranks = path_run.ranks
+            config = with_ranks_of(job.point.config, ranks, stage=job.ranks_of_stage)
         job.point = replace(job.point, config=config, run_id=run_id(config))
         path = grouped_path(self.out, config, job.point.run_id)
         job.config = replace(config, out_dir=str(path), trainer=job.config.trainer)
@@ -137,11 +142,11 @@ class Plan:
         if self._record_of(job) is not None:
             job.state, job.was_there = "completed", True
 
-    def _stages(self, job: Job) -> pd.DataFrame:
-        """Return the stages of a job that is done."""
+    def _done(self, job: Job) -> Path:
+        """Return where the records of a job are that is done."""
         path = self._record_of(job)
         assert path is not None
-        return load_run(path, with_ranks=False).stages
+        return path
 
     def _record_of(self, job: Job) -> Path | None:
         """Return where the records of a finished job are, or None if it is not done."""
@@ -242,7 +247,8 @@ def _with_controls(
             config=config, run_id=run_id(config), choice={**point.choice, **rule.choice}
         )
         job = _job(control, out=out, threads=threads)
-        job.steps_of = path if rule.has_steps_of_path else None
+        job.steps_of = path if rule.waits_for_path else None
+        job.ranks_of_stage = rule.stage
         yield job
 
 

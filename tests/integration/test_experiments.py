@@ -112,7 +112,7 @@ def _runs(file: Path) -> Iterator[RunConfig]:
         path = next((path for path, record in kept.items() if is_point(record, mine)), None)
         for rule in sweep.controls if is_path(point.config) else ():
             control = control_of(point.config, rule)
-            if not rule.has_steps_of_path:
+            if not rule.waits_for_path:
                 yield control
             elif path is not None:
                 yield with_steps_of(control, load_run(path, with_ranks=False).stages)

@@ -25,6 +25,7 @@ from sorakit.backbones import EMBEDDED
 from sorakit.cli import _parser, _study_specification, _to_config
 from sorakit.config import RunConfig
 from sorakit.options import split_options, with_nulls
+from sorakit.records import is_packed
 from sorakit.sweep.controls import parse_controls
 from sorakit.sweep.grid import load_specification, load_sweep
 
@@ -104,6 +105,10 @@ def check_run(command: Command) -> None:
         words = [str(ranks) if word.endswith(f"/{ranks.name}") else word for word in words]
         options = parser_of(verb).parse_args([verb, *with_nulls(words)])
         config = _to_config(options[verb])
+    folder = options[verb].get("run_folder")
+    if folder is not None:  # a run of the reader's, or one of a pack that is committed
+        assert is_packed(Path(folder)) or folder.startswith("runs/")
+        return
     assert config != RunConfig()
     of_hub = config.task.name not in _LOCAL_TASKS and config.task.data_dir is None
     of_hub |= config.backbone.name != EMBEDDED
@@ -187,7 +192,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[[Command], None]]] = [
     (("wandb",), check_wandb),
     (("python3",), check_environment),
     (("source",), check_environment),
-    *[((name,), check_marked) for name in ("ray", "srun", "torchrun")],
+    *[((name,), check_marked) for name in ("hf", "ray", "srun", "torchrun")],
 ]
 """First words of a command -> what is asked of it; the first that fits."""
 

@@ -152,6 +152,8 @@ def test_caution_says_how_many_intervals_there_are(stages: pd.DataFrame) -> None
     assert f"about {0.05 * number:.2g} would exclude 0 by chance" in sentence
     one_seed = caution(frontier(stages[stages["seed"] == 0]))
     assert one_seed.startswith("no intervals: ")
+    alone = caution(frontier(stages[stages["role"] == "path"]))
+    assert alone.startswith("nothing is compared: there is no rival.")
 
 
 def test_lora_with_the_ranks_of_stages_is_a_rival_of_its_own(tmp_path: Path) -> None:

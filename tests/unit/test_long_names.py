@@ -42,6 +42,10 @@ def test_a_line_ends_after_a_separator(width: int) -> None:
     assert lines.replace("\n", "") == LONG
 
 
+def test_a_line_ends_after_a_word_that_fits() -> None:
+    assert wrapped("  embedded, max_length=48, lr=1", 20) == "  embedded,\nmax_length=48, lr=1"
+
+
 def test_a_word_that_is_longer_than_a_line_is_cut() -> None:
     assert wrapped("x" * 10, 4) == "xxxx\nxxxx\nxx"
 

@@ -53,7 +53,9 @@ def test_three_seeds_with_floor_and_rival_are_told_in_five_sentences(tmp_path: P
     assert first.startswith("1 curve from 9 runs, 3 seeds each; stages were not refitted, so ")
     assert added == "The adapter adds to generalization here."
     assert re.fullmatch(
-        r"90 % of what it adds is kept by [\d.]+ % of the dense parameters \(pydoc_topic\)\.", few
+        r"90 % of what it adds is kept by [\d.]+ % of the dense stage's parameters "
+        r"\(pydoc_topic\)\.",
+        few,
     )
     # memorization falls with speed 3, generalization with speed 12 (tests/support/fake_runs.py)
     assert goes == "Memorization is lost before generalization here."

@@ -262,7 +262,7 @@ def test_dry_run_says_which_controls_come_after_their_paths(tmp_path):
         "-             to run  stage.control=hold_dense",
         "-             to run  stage.control=random_mask",
         "4 runs: 0 done, 0 running, 0 failed, 4 to run",
-        "2 controls take as many steps as the path, and begin when that is done.",
+        "2 controls take their steps or ranks from the path, and begin when that is done.",
     ]
 
 
@@ -354,3 +354,38 @@ def test_copied_records_are_found_by_their_run_id(tmp_path):
     shutil.copytree(path, tmp_path / "kept" / load_run(path).run_id)
     sweep = plan(tmp_path, {"seed": 0, "records": ["kept"]})
     assert states(sweep) == ["completed"]
+
+
+# LoRA with the ranks of a stage --------------------------------------------------------------
+
+
+def test_lora_pattern_takes_the_ranks_of_stages_when_the_path_is_done(tmp_path):
+    content = {"grid": {"seed": [1]}, "controls": [{"lora_pattern": [2, 4]}]}
+    before = plan(tmp_path, content)
+    assert [job.steps_of is before.jobs[0] for job in before.jobs] == [False, True, True]
+    path = write_run(tmp_path / "out" / "pydoc_topic", seed=1)
+    ranks = load_run(path).ranks
+    for job, stage in zip(plan(tmp_path, content).jobs[1:], (2, 4), strict=True):
+        rows = ranks[(ranks["stage"] == stage) & (ranks["nonzero_rank"] > 0)]
+        expected = dict(zip(rows["module"], rows["nonzero_rank"], strict=True))
+        assert job.config.method.rank_pattern == expected
+        assert (job.steps_of, job.state, job.path.name) == (None, "waiting", run_id(job.config))
+
+
+@pytest.mark.parametrize(("stage", "end"), [(7, "7 of a path with no rank"), (9, "with 7 stages")])
+def test_stage_without_a_rank_has_no_lora_pattern(stage, end, tmp_path):
+    write_run(tmp_path / "out" / "pydoc_topic", seed=1)
+    content = {"grid": {"seed": [1]}, "controls": [{"lora_pattern": stage}]}
+    with pytest.raises(ValueError, match=rf"^`controls\.lora_pattern` must be stages .*{end}\.$"):
+        plan(tmp_path, content)
+
+
+def test_lora_pattern_without_stages_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^`controls\.lora_pattern` must be stages of the path"):
+        plan(tmp_path, {"controls": ["lora_pattern"]})
+
+
+def test_patterns_of_paths_that_differ_in_gates_are_runs_of_their_own(tmp_path):
+    points = [{"gates.gate_lr": 1.0}, {"gates.gate_lr": 3.0}]
+    sweep = plan(tmp_path, {"controls": [{"lora_pattern": 3}], "points": points})
+    assert [job.config.method.name for job in sweep.jobs] == ["sora", "lora_pattern"] * 2

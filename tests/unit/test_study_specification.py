@@ -106,7 +106,7 @@ def test_option_that_the_study_sets_is_refused(option, owner):
 def test_wrong_requests_are_refused():
     refused(r"^`--seeds` must be >= 1, got 0\.$", seeds=0)
     refused(r"^`--lora-ranks` must be >= 1, got 0\.$", lora_ranks=[0])
-    refused(r"^`optim\.lr` must be float, got 'fast'\.$", options={"optim.lr": "fast"})
+    refused(r"^`optim\.lr` must be a number, got 'fast'\.$", options={"optim.lr": "fast"})
     refused(r"^`optim\.rate` must be an option of `sorakit run`", options={"optim.rate": 1})
     with pytest.raises(ValueError, match=r"^`--lora-ranks` must be ranks such as 1,2,4, or none"):
         parse_ranks("1,x")
@@ -156,3 +156,11 @@ def test_options_of_a_run_are_taken_out_of_the_words():
         split_options(["--optim.lr"])
     with pytest.raises(ValueError, match=r"optim\.lr"):
         split_options(["--optim.lr=fast"])
+
+
+def test_ranks_of_stages_are_a_control_of_a_study():
+    spec = spec_of(controls="floor, lora_pattern: [2, 5]", lora_ranks=[1])
+    patterns = [{"lora_pattern": 2}, {"lora_pattern": 5}]
+    assert spec.content["controls"] == ["floor", *patterns, {"lora": [1]}]
+    rules = load_specification(spec.content, name="study").controls
+    assert [rule.stage for rule in rules] == [None, 2, 5, None]

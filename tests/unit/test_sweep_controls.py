@@ -50,7 +50,7 @@ def one(entry: Any) -> ControlRule:
 def test_control_shares_with_its_path_what_analysis_matches_by(entry):
     rule = one(entry)
     control = control_of(PATH, rule)
-    if rule.has_steps_of_path:
+    if rule.waits_for_path:
         control = with_steps_of(control, stages(0.3, 0.5))
     role = role_of(control.method.name, control.stage.control)
     assert role == rule.name
@@ -64,7 +64,7 @@ def test_ranks_of_lora_are_runs_of_one_scaling():
     runs = [control_of(PATH, rule).method for rule in rules]
     assert [(run.name, run.r) for run in runs] == [("lora", 1), ("lora", 2), ("lora", 8)]
     assert {run.lora_alpha / run.r for run in runs} == {PATH.method.lora_alpha / PATH.method.r}
-    assert not any(rule.has_steps_of_path for rule in rules)
+    assert not any(rule.waits_for_path for rule in rules)
 
 
 def test_floor_is_the_path_without_its_adapter():
@@ -75,7 +75,7 @@ def test_floor_is_the_path_without_its_adapter():
 @pytest.mark.parametrize("name", ["random_mask", "hold_dense", "shrink_only"])
 def test_stages_are_as_long_as_those_of_the_path_on_average(name):
     rule = one(name)
-    assert rule.has_steps_of_path
+    assert rule.waits_for_path
     control = with_steps_of(control_of(PATH, rule), stages(0.25, 0.5, 0.4321))
     assert control.stage.epochs == 0.394
 
@@ -112,13 +112,13 @@ def test_steps_of_a_path_that_ended_by_stationarity_are_matched_too():
 
 def test_own_length_of_stages_is_kept():
     rule = one({"random_mask": {"stage.epochs": 0.7}})
-    assert not rule.has_steps_of_path
+    assert not rule.waits_for_path
     assert control_of(PATH, rule).stage.epochs == 0.7
 
 
 @pytest.mark.parametrize("name", ["random_gradient", "shuffled_labels", "floor"])
 def test_what_trains_by_the_rules_of_the_path_waits_for_nothing(name):
-    assert not one(name).has_steps_of_path
+    assert not one(name).waits_for_path
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "wrong_type": (
         [{"random_mask": {"stage.epochs": "long"}}],
-        "^`stage.epochs` must be float, got 'long'.$",
+        "^`stage.epochs` must be a number, got 'long'.$",
     ),
 }
 
