@@ -15,6 +15,7 @@ from sorakit.metric_names import (
     GENERALIZATION_SPLIT,
     INDEX,
     LABEL,
+    LEFT_OUT_SPLIT,
     MEMORIZATION_SPLIT,
     TEST_SPLIT,
 )
@@ -99,6 +100,8 @@ class AdaptationData(pl.LightningDataModule):
         sources = {TRAIN: task.train, GENERALIZATION_SPLIT: task.validation}
         if task.test is not None:
             sources[TEST_SPLIT] = task.test
+        if task.left_out is not None:
+            sources[LEFT_OUT_SPLIT] = task.left_out
         with tokenisation_progress(sum(map(len, sources.values())), show=show_progress) as told:
             tokens = {
                 name: tokenise(split, tokenizer, max_length=max_length, progress=told)
