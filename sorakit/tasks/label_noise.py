@@ -13,9 +13,10 @@ def with_label_noise(task: Task, share: float, seed: int) -> Task:
     """Return the task with a share of its training labels replaced, and marked in `is_noisy`.
 
     Exactly `round(share * n)` of the n training examples are drawn without replacement, of every
-    class its share, to rounding. A class is replaced by another one, uniformly over the others. The numbers of a regression move around a
-    random cycle of the drawn examples, so that each gets another example's number (the same value,
-    if two examples agree) and their distribution stays.
+    class its share, to rounding; a smaller share is part of a larger one. A class is replaced by
+    another one, uniformly over the others. The numbers of a regression move around a random cycle
+    of the drawn examples, so that each gets another example's number (the same value, if two
+    examples agree) and their distribution stays.
 
     Args:
         task: Any task; held-out splits are left as they are.

@@ -1,0 +1,135 @@
+# pyright: standard
+# names of groups and columns are unions in the stubs of pandas, which strict refuses everywhere
+"""The measures of memorization as verbs of the command line: tables, a block of text, a figure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.load import FLOOR, NULL_FLOOR, PATH, RunSet
+from analysis.memory import blocks, figures
+from analysis.memory.bits import bits_table
+from analysis.memory.counterfactual import counterfactual_memorization, influence
+from analysis.memory.examples import example_table
+from analysis.memory.forgetting import lost_examples, seed_agreement, spectrum
+from analysis.memory.membership import membership_table
+from analysis.memory.noise import noise_curves, noise_forgetting
+from analysis.memory.validity import validity_table
+from sorakit.records import read_meta
+
+Tables = Mapping[str, pd.DataFrame]
+"""Name -> table; the first one is what `--csv` writes."""
+
+_SHUFFLED = "shuffled_labels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryVerb:
+    """One measure of memorization.
+
+    Attributes:
+        text: What the verb does, without a capital and a full stop.
+        tables: Runs -> its tables.
+        block: Its tables -> what there is to say of them.
+        figure: Its tables -> its figure; null where a table says it all.
+    """
+
+    text: str
+    tables: Callable[[RunSet], Tables]
+    block: Callable[[Tables], blocks.Block]
+    figure: Callable[[Tables], Figure] | None = None
+
+
+def train_sizes(runs: RunSet) -> dict[str, int]:
+    """Return run id -> training examples; of an older record, those that the settings name."""
+    sizes: dict[str, int] = {}
+    for row in runs.runs.to_dict("records"):
+        data = read_meta(_folder(row)).get("data") or {}
+        config = runs.configs[str(row["run_id"])]["task"]
+        size = data.get("train") or config.get("train_examples") or config["memorization_examples"]
+        sizes[str(row["run_id"])] = int(size)
+    return sizes
+
+
+def _folder(row: Mapping[Any, Any]) -> Path:
+    return Path(str(row["path"]))
+
+
+def _noise(runs: RunSet) -> Tables:
+    curves = noise_curves(example_table(runs, roles=[PATH, FLOOR]))
+    return {"curves": curves, "forgetting": noise_forgetting(curves)}
+
+
+def _forgetting(runs: RunSet) -> Tables:
+    lost = lost_examples(example_table(runs, roles=[PATH]))
+    return {
+        "lost": lost,
+        "spectrum": spectrum(lost, runs.stages),
+        "agreement": seed_agreement(lost),
+    }
+
+
+def _bits(runs: RunSet) -> Tables:
+    roles = [PATH, FLOOR, NULL_FLOOR, _SHUFFLED]
+    return {"bits": bits_table(example_table(runs, roles=roles), train_sizes(runs))}
+
+
+def _membership(runs: RunSet) -> Tables:
+    return {"membership": membership_table(example_table(runs, roles=[PATH]))}
+
+
+def _counterfactual(runs: RunSet) -> Tables:
+    examples = example_table(runs, roles=[PATH])
+    return {
+        "memorization": counterfactual_memorization(examples),
+        "influence": influence(examples),
+    }
+
+
+def _validity(runs: RunSet) -> Tables:
+    return {"validity": validity_table(example_table(runs, roles=[PATH]))}
+
+
+MEMORY_VERBS: dict[str, MemoryVerb] = {
+    "noise": MemoryVerb(
+        text="tell at which number of parameters label noise is forgotten, and whether validation "
+        "rises there",
+        tables=_noise,
+        block=lambda of: blocks.noise_block(of["curves"], of["forgetting"]),
+        figure=lambda of: figures.noise_figure(of["curves"]),
+    ),
+    "forgetting": MemoryVerb(
+        text="tell where every example is lost, and how alike seeds are",
+        tables=_forgetting,
+        block=lambda of: blocks.forgetting_block(of["lost"], of["spectrum"], of["agreement"]),
+        figure=lambda of: figures.forgetting_figure(of["spectrum"]),
+    ),
+    "bits": MemoryVerb(
+        text="tell how many bits of the labels an adapter holds, an example and a parameter",
+        tables=_bits,
+        block=lambda of: blocks.bits_block(of["bits"]),
+        figure=lambda of: figures.bits_figure(of["bits"]),
+    ),
+    "membership": MemoryVerb(
+        text="tell how well an attack tells training examples from others, along the path",
+        tables=_membership,
+        block=lambda of: blocks.membership_block(of["membership"]),
+        figure=lambda of: figures.membership_figure(of["membership"]),
+    ),
+    "counterfactual": MemoryVerb(
+        text="tell from runs on random subsets what training on each example does",
+        tables=_counterfactual,
+        block=lambda of: blocks.counterfactual_block(of["memorization"], of["influence"]),
+        figure=lambda of: figures.counterfactual_figure(of["memorization"]),
+    ),
+    "validity": MemoryVerb(
+        text="tell which of the measures can be trusted, from runs in which the answer is known",
+        tables=_validity,
+        block=lambda of: blocks.validity_block(of["validity"]),
+    ),
+}
+"""In the order of `--help`."""
