@@ -36,7 +36,7 @@ from analysis.load import (
 )
 from analysis.long_names import grouped_notes
 from analysis.memory.text import print_block
-from analysis.memory.verbs import MEMORY_VERBS
+from analysis.memory.verbs import MEMORY_VERBS, memory_examples
 from analysis.ranks import maps_at, parse_criterion, without_map
 from analysis.report.page import report
 from analysis.summary_text import print_summary
@@ -202,7 +202,7 @@ def _memory(console: Console, args: argparse.Namespace) -> None:
         _check_figure(figure, has_one=verb.figure is not None)
     runs = load_runs(args.runs, with_ranks=False)
     runs = select_paths(runs, dict(args.only)) if args.only else runs
-    tables = verb.tables(runs)
+    tables = verb.tables(runs, memory_examples(runs))
     _print_used(console, runs.runs, runs.excluded, comparability_notes(runs.runs))
     print_block(console, verb.block(tables))
     if args.csv is not None:

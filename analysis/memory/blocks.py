@@ -20,6 +20,7 @@ from analysis.memory.validity import QUESTIONS
 from analysis.number_text import compact
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
 
+TITLE = "Memorization"
 _ENDS = ("auc", "low", "high")
 SHOWN_SHARES = (1.0, 0.1, 0.02, 0.005)
 """Shares of the dense parameters at which tables show a path: at the nearest stage in log."""

@@ -17,6 +17,8 @@ from sorakit.records.examples import read_examples
 POOL_KEYS = ["task", "backbone", "pool", "variant"]
 """A dataset whose runs differ by seed and by the subset that they train on."""
 RUN_COLUMNS = [*KEYS, "pool", "seed", "run_id", "role"]
+OLDER = "older"
+_NEEDED = ("stage", "split", "index", "loss", "correct", "prediction", "probability", "is_noisy")
 _SUBSET_SEED = re.compile(r"(, )?subset_seed=\d+")
 
 
@@ -24,7 +26,8 @@ def example_table(runs: RunSet, *, roles: Collection[str] | None = None) -> pd.D
     """Return the examples of every run, a row a (run, stage, split, example).
 
     Columns: those of `examples.parquet`, `num_nonzero_params`, what names the run, and `pool`: its
-    setting without the seed of its subset.
+    setting without the seed of its subset. `attrs[OLDER]` lists the runs whose records, of an
+    older release, say too little of their examples and are left out.
 
     Args:
         runs: What was loaded.
@@ -34,12 +37,14 @@ def example_table(runs: RunSet, *, roles: Collection[str] | None = None) -> pd.D
         ValueError: If no such run has records of its examples.
     """
     tables: list[pd.DataFrame] = []
+    older: list[str] = []
     counts = runs.stages.set_index(["run_id", "stage"])["num_nonzero_params"]
     for row in runs.runs.to_dict("records"):
         if roles is not None and row["role"] not in roles:
             continue
         examples = read_examples(Path(str(row["path"])))
-        if examples is None or not len(examples):
+        if examples is None or not set(_NEEDED) <= set(examples):
+            older.append(str(row["run_id"]))
             continue
         own = counts.loc[str(row["run_id"])]
         table = examples[examples["stage"].isin(own.index)].copy()
@@ -50,8 +55,12 @@ def example_table(runs: RunSet, *, roles: Collection[str] | None = None) -> pd.D
         tables.append(table)
     if not tables:
         named = "" if roles is None else f" with the role {' or '.join(sorted(roles))}"
-        raise ValueError(f"`RUNS` must hold a run{named} with records of its examples, got none.")
-    return pd.concat(tables, ignore_index=True)
+        raise ValueError(
+            f"`RUNS` must hold a run{named} with records of its examples' predictions, got none."
+        )
+    found = pd.concat(tables, ignore_index=True)
+    found.attrs[OLDER] = older
+    return found
 
 
 def groups(

@@ -14,7 +14,7 @@ from analysis.load import FLOOR, NULL_FLOOR, PATH, RunSet
 from analysis.memory import blocks, figures
 from analysis.memory.bits import bits_table
 from analysis.memory.counterfactual import counterfactual_memorization, influence
-from analysis.memory.examples import example_table
+from analysis.memory.examples import OLDER, example_table
 from analysis.memory.forgetting import lost_examples, seed_agreement, spectrum
 from analysis.memory.membership import membership_table
 from analysis.memory.noise import noise_curves, noise_forgetting
@@ -33,13 +33,15 @@ class MemoryVerb:
 
     Attributes:
         text: What the verb does, without a capital and a full stop.
-        tables: Runs -> its tables.
+        title: Its heading.
+        tables: Runs and their examples -> its tables.
         block: Its tables -> what there is to say of them.
         figure: Its tables -> its figure; null where a table says it all.
     """
 
     text: str
-    tables: Callable[[RunSet], Tables]
+    title: str
+    tables: Callable[[RunSet, pd.DataFrame], Tables]
     block: Callable[[Tables], blocks.Block]
     figure: Callable[[Tables], Figure] | None = None
 
@@ -59,13 +61,41 @@ def _folder(row: Mapping[Any, Any]) -> Path:
     return Path(str(row["path"]))
 
 
-def _noise(runs: RunSet) -> Tables:
-    curves = noise_curves(example_table(runs, roles=[PATH, FLOOR]))
+def memory_examples(runs: RunSet) -> pd.DataFrame:
+    """Return the examples of every run that a measure of memorization looks at."""
+    return example_table(runs, roles=[PATH, FLOOR, NULL_FLOOR, _SHUFFLED])
+
+
+def memory_blocks(runs: RunSet) -> list[blocks.Block]:
+    """Return what every measure has to say of `runs`; of one that has nothing, why."""
+    try:
+        examples = memory_examples(runs)
+    except ValueError as error:
+        return [_without(blocks.TITLE, error)]
+    found: list[blocks.Block] = []
+    for verb in MEMORY_VERBS.values():
+        try:
+            found.append(verb.block(verb.tables(runs, examples)))
+        except ValueError as error:
+            found.append(_without(verb.title, error))
+    older = examples.attrs[OLDER]
+    if older:
+        said = f"{len(older)} runs of an older release record too little of their examples."
+        found.append(blocks.Block(title="Left out", hint="", heads=[], rows=[], sentences=[said]))
+    return found
+
+
+def _without(title: str, reason: ValueError) -> blocks.Block:
+    return blocks.Block(title=title, hint="", heads=[], rows=[], sentences=[str(reason)])
+
+
+def _noise(_: RunSet, examples: pd.DataFrame) -> Tables:
+    curves = noise_curves(examples[examples["role"].isin([PATH, FLOOR])])
     return {"curves": curves, "forgetting": noise_forgetting(curves)}
 
 
-def _forgetting(runs: RunSet) -> Tables:
-    lost = lost_examples(example_table(runs, roles=[PATH]))
+def _forgetting(runs: RunSet, examples: pd.DataFrame) -> Tables:
+    lost = lost_examples(_of_paths(examples))
     return {
         "lost": lost,
         "spectrum": spectrum(lost, runs.stages),
@@ -73,29 +103,35 @@ def _forgetting(runs: RunSet) -> Tables:
     }
 
 
-def _bits(runs: RunSet) -> Tables:
-    roles = [PATH, FLOOR, NULL_FLOOR, _SHUFFLED]
-    return {"bits": bits_table(example_table(runs, roles=roles), train_sizes(runs))}
+def _bits(runs: RunSet, examples: pd.DataFrame) -> Tables:
+    return {"bits": bits_table(examples, train_sizes(runs))}
 
 
-def _membership(runs: RunSet) -> Tables:
-    return {"membership": membership_table(example_table(runs, roles=[PATH]))}
+def _membership(_: RunSet, examples: pd.DataFrame) -> Tables:
+    return {"membership": membership_table(_of_paths(examples))}
 
 
-def _counterfactual(runs: RunSet) -> Tables:
-    examples = example_table(runs, roles=[PATH])
+def _counterfactual(_: RunSet, examples: pd.DataFrame) -> Tables:
     return {
         "memorization": counterfactual_memorization(examples),
         "influence": influence(examples),
     }
 
 
-def _validity(runs: RunSet) -> Tables:
-    return {"validity": validity_table(example_table(runs, roles=[PATH]))}
+def _validity(_: RunSet, examples: pd.DataFrame) -> Tables:
+    return {"validity": validity_table(examples)}
+
+
+def _of_paths(examples: pd.DataFrame) -> pd.DataFrame:
+    paths = examples[examples["role"] == PATH]
+    if paths.empty:
+        raise ValueError("`RUNS` must hold a path with records of its examples, got none.")
+    return paths
 
 
 MEMORY_VERBS: dict[str, MemoryVerb] = {
     "noise": MemoryVerb(
+        title="Label noise",
         text="tell at which number of parameters label noise is forgotten, and whether validation "
         "rises there",
         tables=_noise,
@@ -103,30 +139,35 @@ MEMORY_VERBS: dict[str, MemoryVerb] = {
         figure=lambda of: figures.noise_figure(of["curves"]),
     ),
     "forgetting": MemoryVerb(
+        title="Forgetting, example by example",
         text="tell where every example is lost, and how alike seeds are",
         tables=_forgetting,
         block=lambda of: blocks.forgetting_block(of["lost"], of["spectrum"], of["agreement"]),
         figure=lambda of: figures.forgetting_figure(of["spectrum"]),
     ),
     "bits": MemoryVerb(
+        title="Bits",
         text="tell how many bits of the labels an adapter holds, an example and a parameter",
         tables=_bits,
         block=lambda of: blocks.bits_block(of["bits"]),
         figure=lambda of: figures.bits_figure(of["bits"]),
     ),
     "membership": MemoryVerb(
+        title="Membership",
         text="tell how well an attack tells training examples from others, along the path",
         tables=_membership,
         block=lambda of: blocks.membership_block(of["membership"]),
         figure=lambda of: figures.membership_figure(of["membership"]),
     ),
     "counterfactual": MemoryVerb(
+        title="Counterfactual memorization",
         text="tell from runs on random subsets what training on each example does",
         tables=_counterfactual,
         block=lambda of: blocks.counterfactual_block(of["memorization"], of["influence"]),
         figure=lambda of: figures.counterfactual_figure(of["memorization"]),
     ),
     "validity": MemoryVerb(
+        title="Which measure to trust",
         text="tell which of the measures can be trusted, from runs in which the answer is known",
         tables=_validity,
         block=lambda of: blocks.validity_block(of["validity"]),
