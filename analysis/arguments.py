@@ -193,7 +193,8 @@ def _add_memory(command: argparse.ArgumentParser) -> None:
         "--csv",
         type=_path,
         metavar="FILE",
-        help="write the table behind the numbers as a CSV file; replaced if it exists",
+        help="write the table behind the figure as a CSV file, and further ones beside it as "
+        "FILE_NAME.csv; replaced if they exist",
     )
     command.add_argument(
         "--figure",

@@ -206,8 +206,10 @@ def _memory(console: Console, args: argparse.Namespace) -> None:
     _print_used(console, runs.runs, runs.excluded, comparability_notes(runs.runs))
     print_block(console, verb.block(tables))
     if args.csv is not None:
-        args.csv.write_text(table_csv(next(iter(tables.values()))), "utf-8")
-        console.print(f"wrote {args.csv}")
+        for place, (name, table) in enumerate(tables.items()):
+            file = args.csv.with_stem(f"{args.csv.stem}_{name}") if place else args.csv
+            file.write_text(table_csv(table), "utf-8")
+            console.print(f"wrote {file}")
     if figure is not None and verb.figure is not None:
         drawn = verb.figure(tables)
         suffix = figure.suffix.removeprefix(".")

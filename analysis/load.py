@@ -274,7 +274,8 @@ def comparability_notes(runs: pd.DataFrame) -> list[str]:
         )
     for task, group in runs.groupby("task"):
         # one null model permutes the labels, with its seed: that is what it is for
-        count = group.loc[group["role"] != "shuffled_labels", "data_fingerprint"].nunique()
+        permuted = group["role"].isin([_SHUFFLED_LABELS, NULL_FLOOR])
+        count = group.loc[~permuted, "data_fingerprint"].nunique()
         if count > 1:
             notes.append(f"The runs of {task} saw {count} different data sets (fingerprints).")
         executions = sorted(set(group["execution"]))

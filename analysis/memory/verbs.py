@@ -22,7 +22,7 @@ from analysis.memory.validity import validity_table
 from sorakit.records import read_meta
 
 Tables = Mapping[str, pd.DataFrame]
-"""Name -> table; the first one is what `--csv` writes."""
+"""Name -> table; the first one is what the figure draws."""
 
 _SHUFFLED = "shuffled_labels"
 
@@ -97,8 +97,8 @@ def _noise(_: RunSet, examples: pd.DataFrame) -> Tables:
 def _forgetting(runs: RunSet, examples: pd.DataFrame) -> Tables:
     lost = lost_examples(_of_paths(examples))
     return {
-        "lost": lost,
         "spectrum": spectrum(lost, runs.stages),
+        "examples": lost,
         "agreement": seed_agreement(lost),
     }
 
@@ -142,7 +142,7 @@ MEMORY_VERBS: dict[str, MemoryVerb] = {
         title="Forgetting, example by example",
         text="tell where every example is lost, and how alike seeds are",
         tables=_forgetting,
-        block=lambda of: blocks.forgetting_block(of["lost"], of["spectrum"], of["agreement"]),
+        block=lambda of: blocks.forgetting_block(of["examples"], of["spectrum"], of["agreement"]),
         figure=lambda of: figures.forgetting_figure(of["spectrum"]),
     ),
     "bits": MemoryVerb(
