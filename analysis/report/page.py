@@ -18,11 +18,8 @@ from analysis.curves import SHARES, with_gain_retained, with_gap
 from analysis.frontier import frontier
 from analysis.frontier_text import caution, frontier_heads, frontier_rows
 from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH, RunSet, comparability_notes, with_curves
-<<<<<<< HEAD
 from analysis.long_names import pieces
-=======
 from analysis.memory.verbs import memory_blocks
->>>>>>> f8e67d9 (Membership and noise of every stage in the record and in W&B; what is memorised in the report; a page that defines the measures)
 from analysis.ranking_table import RANKED, dataset_names, ranking_rows
 from analysis.ranks import Criterion, stages_at
 from analysis.report import look
@@ -111,11 +108,8 @@ def report(runs: RunSet) -> Page:
         ],
         measures_ranked=RANKED,
         frontiers=_frontiers(frontiers, datasets),
-<<<<<<< HEAD
         caution=caution(frontiers),
-=======
         memory=memory_blocks(runs),
->>>>>>> f8e67d9 (Membership and noise of every stage in the record and in W&B; what is memorised in the report; a page that defines the measures)
         counts=_role_counts(used),
         runs=_run_rows(used, runs.configs),
         excluded=[{"path": str(path), "reason": reason} for path, reason in comparison.excluded],

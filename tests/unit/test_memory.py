@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from analysis.cli import main
-from analysis.load import FLOOR, NULL_FLOOR, PATH
+from analysis.load import FLOOR, NULL_FLOOR, PATH, load_runs
 from analysis.memory.bits import bits_table, code_length, example_labels
 from analysis.memory.counterfactual import counterfactual_memorization, influence, influence_matrix
 from analysis.memory.examples import pool_of
@@ -42,7 +42,9 @@ from analysis.memory.noise import (
     noise_forgetting,
 )
 from analysis.memory.validity import NOISY, SINGLE, TRAINED, validity_table
+from analysis.report.page import report
 from sorakit.membership import auc, true_positive_rate
+from tests.support.fake_runs import write_run
 
 COUNTS = (1000.0, 100.0, 10.0)
 
@@ -498,3 +500,11 @@ def test_validity_of_measures_that_know_and_of_one_that_cannot():
 def test_verb_of_runs_without_what_it_needs_exits_2_in_one_line(tmp_path: Path, capsys):
     assert main(["noise", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_page_of_records_without_predictions_says_so_and_warns_of_nothing(tmp_path: Path):
+    write_run(tmp_path)
+    html = report(load_runs([tmp_path])).html
+    section = html[html.index('<section id="memory">') : html.index('<section id="ranks">')]
+    assert "records of its examples&#39; predictions, got none." in section
+    assert "missing" not in section
