@@ -37,6 +37,7 @@ docs: $(STAMP) ## Build the documentation site into site/, strictly and without 
 
 tables: $(STAMP) ## Freeze the committed records as paper_figs/data, and fill the tables of the pages
 	$(BIN)/python -m analysis freeze $(RECORDS) --fixed-lambda 0.001 --out paper_figs/data
+	$(BIN)/python -m experiments.memory_tables
 	$(BIN)/python -m experiments.docs_tables
 
 figures: $(FIGURES)/.installed ## Redraw paper_figs/out from paper_figs/data, without torch

@@ -8,6 +8,7 @@ from typing import get_args
 
 from analysis.figures import Width
 from analysis.load import PATH
+from analysis.memory.verbs import MEMORY_VERBS
 from analysis.weights import Weights
 
 _DESCRIPTION = """\
@@ -34,7 +35,8 @@ examples:
   python -m analysis report   runs --out report.html
   python -m analysis figures  runs/pydoc_topic runs/mrpc --out figures --at lambda=0.02
   python -m analysis freeze   runs --out paper_figs/data && python -m paper_figs
-  python -m analysis pack     runs --out experiments/results/mine"""
+  python -m analysis pack     runs --out experiments/results/mine
+  python -m analysis noise    runs --figure noise.pdf  # this and the others: docs/measures.md"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +187,23 @@ def _add_pack(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_memory(command: argparse.ArgumentParser) -> None:
+    _add_only(command)
+    command.add_argument(
+        "--csv",
+        type=_path,
+        metavar="FILE",
+        help="write the table behind the figure as a CSV file, and further ones beside it as "
+        "FILE_NAME.csv; replaced if they exist",
+    )
+    command.add_argument(
+        "--figure",
+        type=_path,
+        metavar="FILE",
+        help="draw the figure, for example noise.pdf or noise.png; replaced if it exists",
+    )
+
+
 VERBS = {
     "compare": Verb(
         text="compare datasets: how few parameters keep how much, where curves drop, what goes "
@@ -223,6 +242,7 @@ VERBS = {
         "nothing of a record is lost, and run folders stay",
         add=_add_pack,
     ),
+    **{name: Verb(text=verb.text, add=_add_memory) for name, verb in MEMORY_VERBS.items()},
 }
 """In the order of `--help`."""
 

@@ -35,6 +35,8 @@ from analysis.load import (
     with_curves,
 )
 from analysis.long_names import grouped_notes
+from analysis.memory.text import print_block
+from analysis.memory.verbs import MEMORY_VERBS, memory_examples
 from analysis.ranks import maps_at, parse_criterion, without_map
 from analysis.report.page import report
 from analysis.summary_text import print_summary
@@ -71,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if args.verb == "report":
             _report(console, args)
+            return 0
+        if args.verb in MEMORY_VERBS:
+            _memory(console, args)
             return 0
         out = _checked_out(args.out) if "out" in args else None
         runs = _load(args)
@@ -186,6 +191,36 @@ def _report(console: Console, args: argparse.Namespace) -> None:
     out.write_text(page.html, "utf-8")
     _print_used(console, page.used, page.excluded, page.notes)
     console.print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)")
+
+
+def _memory(console: Console, args: argparse.Namespace) -> None:
+    verb = MEMORY_VERBS[args.verb]
+    for option in ("csv", "figure"):
+        _check_file(option, getattr(args, option))
+    figure: Path | None = args.figure
+    if figure is not None:
+        _check_figure(figure, has_one=verb.figure is not None)
+    runs = load_runs(args.runs, with_ranks=False)
+    runs = select_paths(runs, dict(args.only)) if args.only else runs
+    tables = verb.tables(runs, memory_examples(runs))
+    _print_used(console, runs.runs, runs.excluded, comparability_notes(runs.runs))
+    print_block(console, verb.block(tables))
+    if args.csv is not None:
+        for place, (name, table) in enumerate(tables.items()):
+            file = args.csv.with_stem(f"{args.csv.stem}_{name}") if place else args.csv
+            file.write_text(table_csv(table), "utf-8")
+            console.print(f"wrote {file}")
+    if figure is not None and verb.figure is not None:
+        drawn = verb.figure(tables)
+        suffix = figure.suffix.removeprefix(".")
+        console.print(f"wrote {style.save(drawn, figure.with_suffix(''), formats=[suffix])[0]}")
+
+
+def _check_figure(file: Path, *, has_one: bool) -> None:
+    if not has_one:
+        raise ValueError(f"`--figure` must be left out, got {str(file)!r}. The table says it all.")
+    if file.suffix not in {".pdf", ".png"}:
+        raise ValueError(f"`--figure` must end in .pdf or .png, got {str(file)!r}.")
 
 
 def _load(args: argparse.Namespace, *, with_ranks: bool = True) -> RunSet:

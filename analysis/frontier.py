@@ -15,7 +15,16 @@ import pandas as pd
 from analysis.controls import RANDOM_MASK, block_of
 from analysis.curves import SCORES
 from analysis.intervals import Interval, student_t_interval, welch_interval
-from analysis.load import DATASET_KEYS, FLOOR, FROM_SCRATCH, KEYS, PATH, SORA, require_path_run
+from analysis.load import (
+    DATASET_KEYS,
+    FLOOR,
+    FROM_SCRATCH,
+    KEYS,
+    NULL_FLOOR,
+    PATH,
+    SORA,
+    require_path_run,
+)
 from sorakit.curve_grid import values_at
 
 SHARES = (0.2, 0.1, 0.05, 0.02, 0.01)
@@ -159,7 +168,8 @@ def _curves(stages: pd.DataFrame, names: Sequence[object]) -> dict[str, dict[int
         if len(own):
             curves[role] = _by_seed(own)
     same_data = (stages[DATASET_KEYS] == list(names)[: len(DATASET_KEYS)]).all(axis=1)
-    others = stages[same_data & (stages["method"] != SORA) & (stages["role"] != FLOOR)]
+    is_floor = stages["role"].isin([FLOOR, NULL_FLOOR])
+    others = stages[same_data & (stages["method"] != SORA) & ~is_floor]
     for role, own in others.groupby("role", sort=True):
         trained = own.sort_values("train_loss").drop_duplicates(["seed", "num_nonzero_params"])
         curves[str(role)] = _by_seed(trained)

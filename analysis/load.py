@@ -37,6 +37,10 @@ SORA = "sora"
 """The method of paths and their controls; runs of another method are its rivals, or the floor."""
 HOLD_DENSE = "hold_dense"
 FROM_SCRATCH = "from_scratch"
+NULL_FLOOR = "shuffled_labels_floor"
+"""Role of a head-only run on permuted labels: the reference of what an adapter memorises of them.
+No path has it as its floor."""
+_SHUFFLED_LABELS = "shuffled_labels"
 
 DATASET_KEYS = ["task", "backbone", "setting"]
 """What is learnt, and by which model."""
@@ -270,7 +274,8 @@ def comparability_notes(runs: pd.DataFrame) -> list[str]:
         )
     for task, group in runs.groupby("task"):
         # one null model permutes the labels, with its seed: that is what it is for
-        count = group.loc[group["role"] != "shuffled_labels", "data_fingerprint"].nunique()
+        permuted = group["role"].isin([_SHUFFLED_LABELS, NULL_FLOOR])
+        count = group.loc[~permuted, "data_fingerprint"].nunique()
         if count > 1:
             notes.append(f"The runs of {task} saw {count} different data sets (fingerprints).")
         executions = sorted(set(group["execution"]))
@@ -361,6 +366,8 @@ def _identity(run: Run) -> dict[str, Any]:
 
 
 def _role(method: str, control: str) -> str:
+    if role_of(method, "none") == FLOOR and control == _SHUFFLED_LABELS:
+        return NULL_FLOOR
     if method != SORA and control != "none":
         raise ValueError(f"method {method!r} with control {control!r} has no place in these tables")
     return role_of(method, control)

@@ -138,7 +138,17 @@ class TaskConfig:
     """Name of the dataset in titles, tables and W&B groups, part of no run id. null: the task; of
     your own files the name of `train_file` without train, or of its folder if nothing is left."""
     label_noise: float = 0.0
-    """Share of training labels replaced by another class, drawn with the run's seed. In [0, 1]."""
+    """Share of training labels replaced by another class, drawn with the run's seed, of every class
+    its share. In [0, 1]."""
+    duplicate_examples: int | None = None
+    """Training examples that stand among them twice, drawn with seed 42 whatever the run's seed: a
+    probe of what measures of memorization say. null: none."""
+    subset_fraction: float | None = None
+    """Share of the training examples that this run trains on; the others are evaluated as the
+    split `left_out`. Runs of many seeds tell what training on an example does. In (0, 1); null
+    trains on all."""
+    subset_seed: int | None = None
+    """Seed of that subset; null is the run's seed."""
     train_file: str | None = None
     """files: training file, relative to `data_dir` (.csv, .tsv, .json, .jsonl or .parquet)."""
     validation_file: str | None = None
@@ -186,6 +196,26 @@ class TaskConfig:
             self.image_size,
         )
         _require(0 <= self.label_noise <= 1, "task.label_noise", "in [0, 1]", self.label_noise)
+        _require(
+            self.duplicate_examples is None or self.duplicate_examples >= 1,
+            "task.duplicate_examples",
+            ">= 1 or null",
+            self.duplicate_examples,
+        )
+        _require(
+            self.subset_fraction is None or 0 < self.subset_fraction < 1,
+            "task.subset_fraction",
+            "in (0, 1) or null",
+            self.subset_fraction,
+        )
+        if self.subset_seed is not None:
+            in_range = 0 <= self.subset_seed < 2**31
+            _require(in_range, "task.subset_seed", "in [0, 2**31) or null", self.subset_seed)
+            if self.subset_fraction is None:
+                raise ValueError(
+                    "`task.subset_seed` must be null unless `task.subset_fraction` is set, got "
+                    f"{self.subset_seed}."
+                )
 
     @property
     def goal(self) -> "sorakit.objectives.Objective | None":

@@ -96,11 +96,19 @@ IMAGE = "image"
 LABEL = "label"
 INDEX = "index"
 IS_NOISY = "is_noisy"
+CLEAN_LABEL = "clean_label"
+"""Label before noise was added; only where labels were replaced."""
+POOL_INDEX = "pool_index"
+"""Position of an example among those that a subset was drawn from."""
+COPIES = "copies"
+"""How often the example is among those; only where examples were planted twice."""
 
 # Splits of `examples.parquet` and of a stage's scores.
 MEMORIZATION_SPLIT = "memorization"
 GENERALIZATION_SPLIT = "generalization"
 TEST_SPLIT = "test"
+LEFT_OUT_SPLIT = "left_out"
+"""Training examples that the run's subset leaves out."""
 
 SCORES = (MEMORIZATION_SPLIT, GENERALIZATION_SPLIT)
 """The two scores that are set against the number of parameters."""

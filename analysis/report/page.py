@@ -19,6 +19,7 @@ from analysis.frontier import frontier
 from analysis.frontier_text import caution, frontier_heads, frontier_rows
 from analysis.load import FLOOR, HOLD_DENSE, KEYS, PATH, RunSet, comparability_notes, with_curves
 from analysis.long_names import pieces
+from analysis.memory.verbs import memory_blocks
 from analysis.ranking_table import RANKED, dataset_names, ranking_rows
 from analysis.ranks import Criterion, stages_at
 from analysis.report import look
@@ -108,6 +109,7 @@ def report(runs: RunSet) -> Page:
         measures_ranked=RANKED,
         frontiers=_frontiers(frontiers, datasets),
         caution=caution(frontiers),
+        memory=memory_blocks(runs),
         counts=_role_counts(used),
         runs=_run_rows(used, runs.configs),
         excluded=[{"path": str(path), "reason": reason} for path, reason in comparison.excluded],

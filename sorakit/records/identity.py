@@ -43,6 +43,9 @@ _LATER_OPTIONS = (
     ("method", "placement"),
     ("method", "virtual_tokens"),
     ("method", "dimension"),
+    ("task", "duplicate_examples"),
+    ("task", "subset_fraction"),
+    ("task", "subset_seed"),
 )
 """Options that came after records with this method version: the default is what a run did before
 them, and has no mention, so that it keeps its name."""

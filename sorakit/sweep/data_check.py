@@ -7,6 +7,9 @@ from sorakit.config import TaskConfig
 from sorakit.sweep.plan import Job
 from sorakit.tasks import load_task
 
+_DRAWN = {"label_noise": 0.0, "subset_seed": None}
+"""Options of what is drawn from the data, which do not decide what is read."""
+
 
 def require_data(jobs: Iterable[Job]) -> None:
     """Load the data of every run that is still to be made, once for each distinct task.
@@ -19,7 +22,7 @@ def require_data(jobs: Iterable[Job]) -> None:
     """
     seen: set[TaskConfig] = set()
     for job in jobs:
-        task = replace(job.config.task, label=None, label_noise=0.0)  # neither decides what is read
+        task = replace(job.config.task, label=None, **_DRAWN)
         if job.state == "completed" or task in seen:
             continue
         seen.add(task)

@@ -37,9 +37,13 @@ _KEYS_OF = (
 def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
     """Return the task of a run: its sample of the training examples, with label noise.
 
+    Copies are planted in the sample, noise is drawn over both, and the subset last: subsets of one
+    seed of the noise have the same noisy examples.
+
     Args:
         config: The `task` section of a run.
-        seed: The run's seed, with which label noise is drawn.
+        seed: The run's seed, with which label noise is drawn, and the subset without a seed of its
+            own.
 
     Returns:
         The task; its `train` has the boolean column `is_noisy`, False everywhere without label
@@ -55,8 +59,10 @@ def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
         )
     _reject_unused_keys(config)
     from sorakit.tasks.as_texts import with_objective
+    from sorakit.tasks.duplicates import with_duplicates
     from sorakit.tasks.label_noise import with_label_noise
     from sorakit.tasks.sample import with_train_examples, with_train_halves
+    from sorakit.tasks.subset import with_subset
 
     if config.name in PYDOC_NAMES:
         from sorakit.tasks.pydoc import load_pydoc
@@ -77,7 +83,10 @@ def load_task(config: TaskConfig, *, seed: int) -> "sorakit.tasks.base.Task":
     task = with_train_examples(task, config.train_examples)
     if config.split_protocol == "train_halves":
         task = with_train_halves(task)
+    task = with_duplicates(task, config.duplicate_examples)
     task = with_label_noise(task, config.label_noise, seed)
+    own_seed = seed if config.subset_seed is None else config.subset_seed
+    task = with_subset(task, config.subset_fraction, own_seed)
     return with_objective(task, config)
 
 

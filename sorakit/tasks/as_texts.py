@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from datasets import Dataset
 
 from sorakit.config import TaskConfig
-from sorakit.metric_names import LABEL, TEXT, TEXT_PAIR
+from sorakit.metric_names import CLEAN_LABEL, LABEL, TEXT, TEXT_PAIR
 from sorakit.tasks.base import Task, column_array
 from sorakit.variants import OBJECTIVES
 
@@ -67,14 +67,18 @@ def _written(task: Task) -> Task:
         columns: dict[str, Any] = {
             name: examples[name]
             for name in examples.column_names
-            if name not in (TEXT, TEXT_PAIR, LABEL)
+            if name not in (TEXT, TEXT_PAIR, LABEL, CLEAN_LABEL)
         }
         columns[TEXT] = [_BETWEEN.join(parts) + _BEFORE_ANSWER for parts in texts]
         columns[TEXT_PAIR] = names
         columns[LABEL] = [0] * len(names)
         return Dataset.from_dict(columns)
 
-    test = None if task.test is None else split(task.test)
+    others = {
+        name: split(examples)
+        for name in ("test", "left_out")
+        if (examples := getattr(task, name)) is not None
+    }
     return replace(
-        task, train=split(task.train), validation=split(task.validation), test=test, label_names=()
+        task, train=split(task.train), validation=split(task.validation), label_names=(), **others
     )

@@ -24,6 +24,7 @@ class Task:
             response is `text_pair`; `label` is 0.
         validation: Held out, same columns.
         test: A second held-out split, where the protocol has one.
+        left_out: Training examples that the run's subset leaves out, where it has one.
         label_names: Class names, index = label; empty where labels are numbers.
         objective: What a model is trained to do: a file of `sorakit.objectives`.
         metric: The score of memorization and generalization.
@@ -40,6 +41,7 @@ class Task:
     objective: str = "classification"
     extra_metrics: tuple[TaskMetric, ...] = ()
     test: Dataset | None = None
+    left_out: Dataset | None = None
     source: str = ""
 
     @property

@@ -4,17 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from sorakit.metric_names import IS_NOISY, LABEL, TEXT_PAIR
+from sorakit.metric_names import CLEAN_LABEL, IS_NOISY, LABEL, TEXT_PAIR
 from sorakit.tasks.base import Task, column_array
+from sorakit.tasks.sample import classes_of, stratified_sample
 
 
 def with_label_noise(task: Task, share: float, seed: int) -> Task:
     """Return the task with a share of its training labels replaced, and marked in `is_noisy`.
 
-    Exactly `round(share * n)` of the n training examples are drawn without replacement. A class is
-    replaced by another one, uniformly over the others. The numbers of a regression move around a
-    random cycle of the drawn examples, so that each gets another example's number (the same value,
-    if two examples agree) and their distribution stays.
+    Exactly `round(share * n)` of the n training examples are drawn without replacement, of every
+    class its share, to rounding; a smaller share is part of a larger one. A class is replaced by
+    another one, uniformly over the others. The numbers of a regression move around a random cycle
+    of the drawn examples, so that each gets another example's number (the same value, if two
+    examples agree) and their distribution stays.
 
     Args:
         task: Any task; held-out splits are left as they are.
@@ -22,7 +24,7 @@ def with_label_noise(task: Task, share: float, seed: int) -> Task:
         seed: Seed of the draw.
 
     Returns:
-        A new task whose `train` has the boolean column `is_noisy`.
+        A new task whose `train` has the boolean column `is_noisy` and, with noise, `clean_label`.
 
     Raises:
         ValueError: If `share` is outside [0, 1], or the task has no labels to change.
@@ -33,9 +35,11 @@ def with_label_noise(task: Task, share: float, seed: int) -> Task:
         raise ValueError(
             f"`task.label_noise` must be 0 for texts, which have no labels, got {share}."
         )
-    generator = np.random.default_rng(seed)
     labels = column_array(task.train, LABEL)
-    drawn = generator.permutation(len(labels))[: round(share * len(labels))]
+    count = round(share * len(labels))
+    drawn = stratified_sample(classes_of(task), count, seed=(seed, 1), of_every_class=False)
+    generator = np.random.default_rng([seed, 2])  # of the new labels, beside that of the draw
+    generator.shuffle(drawn)  # the cycle of numbers goes through them in this order
     noisy_labels = labels.copy()
     if not task.label_names:
         noisy_labels[drawn] = np.roll(labels[drawn], 1)
@@ -60,7 +64,7 @@ def with_shuffled_labels(task: Task, seed: int) -> Task:
 
     Returns:
         A new task whose `train` marks in `is_noisy` the examples whose label has changed, or had
-        been noisy before.
+        been noisy before, and has `clean_label`.
 
     Raises:
         ValueError: If the task is texts alone.
@@ -92,6 +96,8 @@ def _relabelled(task: Task, labels: np.ndarray, is_noisy: np.ndarray) -> Task:
     train = task.train
     if (labels != column_array(train, LABEL)).any():
         feature = train.features[LABEL]
+        if CLEAN_LABEL not in train.column_names:
+            train = train.add_column(CLEAN_LABEL, column_array(train, LABEL), feature=feature)
         train = train.remove_columns(LABEL).add_column(LABEL, labels, feature=feature)
     if IS_NOISY in train.column_names:
         train = train.remove_columns(IS_NOISY)

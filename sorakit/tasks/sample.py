@@ -1,5 +1,6 @@
 """A sample of the training examples: the same one for every seed."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,9 +23,7 @@ def with_train_examples(task: Task, count: int | None) -> Task:
     """
     if count is None or count >= len(task.train):
         return task
-    labels = column_array(task.train, LABEL)
-    if not task.label_names:  # numbers: one class as far as the draw goes
-        labels = np.zeros(len(labels), dtype=np.int64)
+    labels = classes_of(task)
     num_classes = len(np.unique(labels))
     if count < num_classes:
         raise ValueError(
@@ -44,36 +43,51 @@ def with_train_halves(task: Task) -> Task:
         ValueError: If there are fewer training examples than two a class.
     """
     half = with_train_examples(task, (len(task.train) + 1) // 2)
-    labels = column_array(task.train, LABEL)
-    classes = labels if task.label_names else np.zeros(len(labels), dtype=np.int64)
+    classes = classes_of(task)
     taken = stratified_sample(classes, len(half.train))
-    rest = np.setdiff1d(np.arange(len(labels)), taken)
+    rest = np.setdiff1d(np.arange(len(classes)), taken)
     if len(rest) < len(np.unique(classes)):
         raise ValueError(
             "`task.split_protocol` must not be train_halves for a task with fewer than two "
-            f"training examples a class, got {len(labels)} examples."
+            f"training examples a class, got {len(classes)} examples."
         )
     return replace(half, validation=task.train.select(rest), test=None)
 
 
-def stratified_sample(classes: np.ndarray, count: int) -> np.ndarray:
-    """Return `count` positions, in ascending order, drawn with seed 42 and class by class.
+def classes_of(task: Task) -> np.ndarray:
+    """Return the class of every training example; numbers are one class as far as draws go."""
+    labels = column_array(task.train, LABEL)
+    return labels if task.label_names else np.zeros(len(labels), dtype=np.int64)
 
-    Every class keeps its share, to rounding (Webster's method), and at least one example. A smaller
-    sample is part of every larger one, so that runs on 500 and on 1,000 examples differ by what was
-    added. The seed is fixed: runs of several seeds are compared on the same examples.
+
+def stratified_sample(
+    classes: np.ndarray,
+    count: int,
+    *,
+    seed: int | Sequence[int] = SAMPLE_SEED,
+    of_every_class: bool = True,
+) -> np.ndarray:
+    """Return `count` positions, in ascending order, drawn class by class.
+
+    Every class keeps its share, to rounding (Webster's method). A smaller sample is part of every
+    larger one, so that runs on 500 and on 1,000 examples differ by what was added.
 
     Args:
         classes: Class of every example.
-        count: Positions to draw. At least the number of classes, and at most the examples.
+        count: Positions to draw. At most the examples, and at least the number of classes if every
+            class has to be there.
+        seed: Seed of the draw. Fixed by default: runs of several seeds are compared on the same
+            examples. Draws of one run that must not agree with each other add a number of their own
+            (label noise 1, new labels 2, subsets 3, copies 4).
+        of_every_class: Draw at least one example of every class.
     """
-    generator = np.random.default_rng(SAMPLE_SEED)
-    order = generator.permutation(len(classes))
+    order = np.random.default_rng(seed).permutation(len(classes))
     shuffled = classes[order]
     # Webster's method gives the next seat to the class with the smallest (held + 1/2) / size.
     turn = np.empty(len(classes))
     for name in np.unique(classes):
         places = np.flatnonzero(shuffled == name)
         turn[places] = (np.arange(len(places)) + 0.5) / len(places)
-        turn[places[0]] = 0.0
+        if of_every_class:
+            turn[places[0]] = 0.0
     return np.sort(order[np.argsort(turn, kind="stable")[:count]])

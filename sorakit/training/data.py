@@ -16,6 +16,7 @@ from sorakit.metric_names import (
     GENERALIZATION_SPLIT,
     INDEX,
     LABEL,
+    LEFT_OUT_SPLIT,
     MEMORIZATION_SPLIT,
     TEST_SPLIT,
 )
@@ -108,6 +109,8 @@ class AdaptationData(pl.LightningDataModule):
         sources = {TRAIN: task.train, GENERALIZATION_SPLIT: task.validation}
         if task.test is not None:
             sources[TEST_SPLIT] = task.test
+        if task.left_out is not None:
+            sources[LEFT_OUT_SPLIT] = task.left_out
         with tokenisation_progress(sum(map(len, sources.values())), show=show_progress) as told:
             tokens = {
                 name: (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sorakit.config import BackboneConfig, RunConfig, TaskConfig
 from sorakit.controls import control_class
-from sorakit.metric_names import IMAGE
+from sorakit.metric_names import CLEAN_LABEL, IMAGE
 from sorakit.quoting import listed
 from sorakit.records.inputs import Input, changed, stamps
 from sorakit.tasks import load_task
@@ -123,7 +123,10 @@ def load_data(config: RunConfig) -> "Task":
 
 
 def data_fingerprint(task: "Task") -> str:
-    """Return a hash over all texts, or images, and labels of a task."""
+    """Return a hash over all texts, or images, and labels of a task.
+
+    Of what is trained on and held out: of a subset, what it leaves out follows from the others.
+    """
     digest = hashlib.sha256()
     for split in (task.train, task.validation, task.test):
         if split is not None and IMAGE in split.column_names:
@@ -133,6 +136,8 @@ def data_fingerprint(task: "Task") -> str:
                 digest.update(digest_of_image.encode())
             split = split.remove_columns(IMAGE)
         if split is not None:
+            if CLEAN_LABEL in split.column_names:  # decides nothing; older records do not have it
+                split = split.remove_columns(CLEAN_LABEL)
             for start in range(0, len(split), _BATCH):
                 columns = split[start : start + _BATCH]
                 for values in zip(*columns.values(), strict=True):
@@ -190,7 +195,8 @@ def _task_inputs_now(config: TaskConfig) -> dict[str, Input]:
 def _fingerprint_now(config: RunConfig) -> str | None:
     """Return the fingerprint of the data as they are now; None where they cannot be loaded."""
     control = config.stage.control if config.stage.control_class.changes_task else "none"
-    draws = control != "none" or config.task.label_noise > 0
+    task = config.task
+    draws = control != "none" or task.label_noise > 0 or task.subset_fraction is not None
     try:
         return _fingerprint_of(config.task, config.seed if draws else 0, control)
     except ValueError:

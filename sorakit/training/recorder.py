@@ -18,7 +18,17 @@ from sorakit.method.prune import (
 )
 from sorakit.method.targets import layer_names
 from sorakit.method.tuner import AdaptedMatrix
-from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT, TEST_SPLIT
+from sorakit.metric_names import (
+    CLEAN_LABEL,
+    COPIES,
+    GENERALIZATION_SPLIT,
+    INDEX,
+    IS_NOISY,
+    LEFT_OUT_SPLIT,
+    MEMORIZATION_SPLIT,
+    POOL_INDEX,
+    TEST_SPLIT,
+)
 from sorakit.records import RankRecord, RunWriter, StageRecord, read_dense_stage
 from sorakit.tasks.base import Task
 from sorakit.training.evaluation import SplitResult
@@ -158,14 +168,11 @@ class StageRecorder:
 
     def _examples(self, results: dict[str, SplitResult], stage: int) -> pd.DataFrame:
         tables = []
-        noisy = self._task.train["is_noisy"]
         for split, result in results.items():
             table = result.examples.copy()
             table.insert(0, "stage", stage)
             table.insert(1, "split", split)
-            is_train = split == MEMORIZATION_SPLIT
-            table["is_noisy"] = [bool(noisy[i]) if is_train else False for i in table["index"]]
-            tables.append(table)
+            tables.append(with_task_columns(table, self._task, split))
         return pd.concat(tables, ignore_index=True)
 
     def _timing(self) -> dict[str, Any]:
@@ -179,6 +186,27 @@ class StageRecorder:
             "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "host": socket.gethostname(),
         }
+
+
+def with_task_columns(table: pd.DataFrame, task: Task, split: str) -> pd.DataFrame:
+    """Return the examples of a split with what the task says of them.
+
+    `is_noisy` always; `clean_label` and `copies` where the task has them. With a subset, `index` is
+    the position among the examples that it was drawn from, the same in every run.
+
+    Args:
+        table: Rows of `examples.parquet`, with the position in the split as `index`.
+        task: The task.
+        split: Which of its splits they are of.
+    """
+    source = {MEMORIZATION_SPLIT: task.train, LEFT_OUT_SPLIT: task.left_out}.get(split)
+    if source is None:
+        return table.assign(**{IS_NOISY: False})
+    rows = source.select_columns(
+        [name for name in (IS_NOISY, CLEAN_LABEL, COPIES, POOL_INDEX) if name in source.features]
+    )[table[INDEX].tolist()]
+    index = rows.pop(POOL_INDEX, table[INDEX])
+    return table.assign(**{INDEX: index, **rows})
 
 
 def _percent(score: float, dense: float) -> float | None:

@@ -53,6 +53,23 @@ def test_a_label_changes_where_it_is_marked_and_only_there(task):
     assert ((labels_of(result) != labels_of(task)) == noisy(result)).all()
 
 
+def test_every_class_has_its_share_of_the_noise():
+    task = make_task([0] * 60 + [1] * 30 + [2] * 10, ("a", "b", "c"))
+    result = with_label_noise(task, 0.1, 5)
+    assert np.bincount(labels_of(task)[noisy(result)]).tolist() == [6, 3, 1]
+
+
+def test_more_noise_keeps_the_noise_that_there_was():
+    few, many = (noisy(with_label_noise(CLASSES, share, 3)) for share in (0.2, 0.5))
+    assert (few <= many).all()
+
+
+def test_labels_before_the_noise_are_kept():
+    result = with_label_noise(CLASSES, 0.4, 7)
+    assert result.train["clean_label"] == CLASSES.train["label"]
+    assert "clean_label" not in with_label_noise(CLASSES, 0.0, 7).train.column_names
+
+
 def test_noisy_classes_are_valid_classes():
     assert set(labels_of(with_label_noise(CLASSES, 1.0, 1))) == {0, 1, 2}
 

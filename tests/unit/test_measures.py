@@ -1,6 +1,7 @@
 """Measures of a stage: each is a column of its record, a curve in W&B, and one file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,23 @@ from sorakit.records import STAGES_FILE, load_run
 from sorakit.tracking.rows import stage_row
 from sorakit.variants import MEASURES
 from tests.support.fake_runs import write_run
+
+NAN = float("nan")
+
+
+def examples_of(*, noise: bool = False) -> pd.DataFrame:
+    """Return three training and two validation examples; the first two have a wrong label."""
+    noisy = [noise, noise, False, False, False]
+    table = pd.DataFrame(
+        {
+            "split": ["memorization"] * 3 + ["generalization"] * 2,
+            "loss": [0.1, 0.3, 0.2, 0.2, 0.4],
+            "correct": pd.array([True, False, True, True, False], dtype="boolean"),
+            "prediction": [1, 0, 0, 0, 1],
+            "is_noisy": noisy,
+        }
+    )
+    return table.assign(clean_label=[0.0, 0.0, 0.0, NAN, NAN]) if noise else table
 
 
 def view(model, generator, *, target_modules=("query",)) -> StageView:
@@ -38,7 +56,7 @@ def view(model, generator, *, target_modules=("query",)) -> StageView:
         residuals=Residuals(kkt=1.5, kkt_se=0.1, stationarity=0.5),
         gates_flickering=3,
         gates_revived=1,
-        examples=pd.DataFrame(),
+        examples=examples_of(),
     )
 
 
@@ -73,6 +91,28 @@ def test_residuals_and_changes_of_gates_are_those_of_the_stage(tiny_bert, genera
         "kkt_residual_se": 0.1,
         "stationarity_residual": 0.5,
     }
+
+
+def test_membership_is_that_of_the_losses(tiny_bert, generator):
+    found = measures_of(view(tiny_bert, generator))
+    # 0.1 is less than both others, 0.2 ties with one and 0.3 is less than one
+    assert found["membership_auc"] == pytest.approx((2 + 1.5 + 1) / 6)
+    assert found["membership_tpr"] is None  # two others allow no 1 % of them
+
+
+def test_membership_is_told_from_what_a_subset_leaves_out(tiny_bert, generator):
+    left_out = pd.DataFrame({"split": ["left_out"] * 100, "loss": [5.0] * 100, "is_noisy": False})
+    examples = pd.concat([examples_of(), left_out], ignore_index=True)
+    found = measures_of(replace(view(tiny_bert, generator), examples=examples))
+    assert (found["membership_auc"], found["membership_tpr"]) == (1, 1)
+
+
+def test_noise_is_fitted_or_returns_and_is_null_without_any(tiny_bert, generator):
+    stage = view(tiny_bert, generator)
+    found = measures_of(replace(stage, examples=examples_of(noise=True)))
+    assert (found["noise_fitted"], found["noise_returned"]) == (0.5, 0.5)
+    found = measures_of(stage)
+    assert (found["noise_fitted"], found["noise_returned"]) == (None, None)
 
 
 @pytest.mark.parametrize("name", MEASURES.names)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from analysis import style
-from paper_figs import fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, tables
+from paper_figs import fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory, tables
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "paper_figs"
 OUT = FOLDER / "out"
-SCRIPTS = [fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, tables]
+SCRIPTS = [fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory, tables]
 BLOCKED = ("torch", "lightning", "transformers", "datasets", "peft", "wandb")
 _DRAW = f"""
 import sys
@@ -24,9 +24,9 @@ class Block:
         if name.partition(".")[0] in {BLOCKED!r}:
             raise ImportError(name + " is blocked")
 sys.meta_path.insert(0, Block())
-from paper_figs import fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, tables
+from paper_figs import fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory, tables
 data, out = Path("paper_figs/data"), Path(sys.argv[1])
-for script in (fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso):
+for script in (fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory):
     script.main(data, out, out)
 tables.main(data, out)
 """
@@ -54,7 +54,16 @@ def test_committed_file_is_what_its_script_makes_without_torch(file: Path, redra
 
 
 @pytest.mark.parametrize(
-    "name", ["fig2_curves.png", "fig3_rank_maps.png", "fig_frontier.png", "lasso_path.png"]
+    "name",
+    [
+        "fig2_curves.png",
+        "fig3_rank_maps.png",
+        "fig_frontier.png",
+        "lasso_path.png",
+        "fig_forgetting.png",
+        "fig_bits.png",
+        "fig_membership.png",
+    ],
 )
 def test_image_of_the_documentation_is_what_its_script_makes(redrawn: Path, name: str) -> None:
     assert (redrawn / name).read_bytes() == (ROOT / "docs" / "images" / name).read_bytes()
@@ -97,7 +106,7 @@ def test_requirements_are_what_the_scripts_import() -> None:
         importlib.import_module(modules.get(name, name))
     code = (
         "import sys, paper_figs.tables, paper_figs.fig2_curves, paper_figs.fig3_rank_maps, "
-        "paper_figs.fig_frontier, paper_figs.fig_lasso; "
+        "paper_figs.fig_frontier, paper_figs.fig_lasso, paper_figs.fig_memory; "
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run(
