@@ -4,7 +4,7 @@ import contextlib
 import math
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from sorakit.config import RunConfig
-from sorakit.method.tuner import adapted_matrices
-from sorakit.metric_names import LABEL
+from sorakit.method.tuner import AdaptedMatrix, adapted_matrices
+from sorakit.metric_names import GENERALIZATION_SPLIT, LABEL
 from sorakit.quoting import cut
 from sorakit.records import dataset_label, run_path
 from sorakit.records.identity import config_to_dict
@@ -25,6 +25,7 @@ from sorakit.training.run import quiet_libraries
 
 _TIMED_STEPS = 5
 _MOST_CLASSES = 12
+_FORWARD = 1 / 3  # time of a forward pass as a share of that of a training step
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -68,8 +69,12 @@ def preview(config: RunConfig) -> Preview:
     seconds = _seconds_a_step(fit, config)
     num_evaluated = sum(len(fit.data.tokens[split].lengths) for split in fit.data.tokens)
     num_evaluated -= max(0, len(fit.adapted.task.train) - config.task.memorization_examples)
+    lines = (
+        *_data_lines(fit, config),
+        *_cost_lines(fit, config, seconds, num_evaluated=num_evaluated),
+    )
     return Preview(
-        lines=(*_data_lines(fit, config), *_cost_lines(fit, config, seconds)),
+        lines=lines,
         seconds_a_step=seconds,
         steps_per_epoch=fit.data.steps_per_epoch,
         evaluated_batches=num_evaluated / config.optim.batch_size,
@@ -97,10 +102,12 @@ def _data_lines(fit: Fit, config: RunConfig) -> Iterator[tuple[str, str]]:
         f"{np.median(lengths):.0f} tokens in the median, {np.quantile(lengths, 0.95):.0f} at 95 %, "
         f"{lengths.max()} at most",
     )
-    cut_texts = meta["longer_than_max_length"][TRAIN]
+    cut_texts = meta["longer_than_max_length"]
+    held_out = cut_texts[GENERALIZATION_SPLIT]
     yield (
         "cut",
-        f"{cut_texts:,} training texts ({cut_texts / len(lengths):.1%}) are longer than "
+        f"{cut_texts[TRAIN]:,} training texts ({cut_texts[TRAIN] / len(lengths):.1%}) and "
+        f"{held_out:,} held-out ones ({held_out / len(task.validation):.1%}) are longer than "
         f"task.max_length ({config.task.max_length})",
     )
     yield _repeats(meta)
@@ -128,23 +135,66 @@ def _labels(task: Task) -> str:
     return f"{len(counts)} classes: {', '.join(shares)}{more}"
 
 
-def _cost_lines(fit: Fit, config: RunConfig, seconds: float) -> Iterator[tuple[str, str]]:
+def _cost_lines(
+    fit: Fit, config: RunConfig, seconds: float, *, num_evaluated: int
+) -> Iterator[tuple[str, str]]:
     matrices = adapted_matrices(fit.module.model)
     yield (
         "adapter",
-        f"{fit.meta['model']['num_adapter_params']:,} parameters in {len(matrices)} matrices"
+        f"{fit.meta['model']['num_adapter_params']:,} parameters in {_kinds(matrices)}"
         if matrices
         else f"{config.method.name}, without gates",
     )
     per_pass = fit.data.steps_per_epoch
+    a_pass = seconds * per_pass
     yield "steps", f"{per_pass:,} a pass of {config.optim.batch_size} examples each"
+    yield "time", f"{seconds:.3g} s a step, {_duration(a_pass)} a pass, without evaluations"
     yield (
-        "time",
-        f"{seconds:.3g} s a step, {_duration(seconds * per_pass)} a pass, at most "
-        f"{_duration(seconds * per_pass * config.dense.max_epochs)} for the dense stage "
-        f"({config.dense.max_epochs} passes), without evaluations",
+        "dense stage",
+        f"until the training loss has converged, at most {config.dense.max_epochs} passes "
+        f"({_duration(a_pass * config.dense.max_epochs)})",
+    )
+    evaluations = "at the end"
+    if config.method.adapter.has_gates:
+        has_refit = config.stage.refit != "none"
+        evaluations = (
+            "before and after the refit of every stage"
+            if has_refit
+            else "at the end of every stage"
+        )
+        yield "stages", _stages(config, a_pass)
+    evaluation = num_evaluated / config.optim.batch_size * seconds * _FORWARD
+    yield (
+        "evaluations",
+        f"{num_evaluated:,} examples {evaluations}, about {_duration(evaluation)} each time",
     )
     yield "memory", _memory(fit)
+
+
+def _kinds(matrices: Sequence[AdaptedMatrix]) -> str:
+    """Return how many matrices are adapted, and the last two words of their names, each once."""
+    kinds = dict.fromkeys(
+        ".".join(part for part in matrix.name.split(".")[-2:] if not part.isdigit())
+        for matrix in matrices
+    )
+    shown = list(kinds)[:_MOST_CLASSES]
+    more = f", and {len(kinds) - len(shown)} more kinds" if len(kinds) > len(shown) else ""
+    return f"{len(matrices)} matrices: {cut(', '.join(shown), 400)}{more}"
+
+
+def _stages(config: RunConfig, a_pass: float) -> str:
+    """Return the sparsifying stages and the most that one takes."""
+    guard = config.xi.spacing == "target" or config.stage.until == "stationary"
+    passes = config.stage.max_epochs if guard else config.stage.epochs
+    refit = ""
+    if config.stage.refit != "none":
+        refit = f" and {config.refit.max_epochs} of refit"
+        passes += config.refit.max_epochs
+    compress = config.stage.max_epochs if guard else config.stage.epochs
+    return (
+        f"{config.xi.num_stages}, each of at most {compress:g} passes in which xi takes "
+        f"ranks away{refit} ({_duration(a_pass * passes)})"
+    )
 
 
 def _seconds_a_step(fit: Fit, config: RunConfig) -> float:

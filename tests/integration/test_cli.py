@@ -588,14 +588,20 @@ def test_texts_that_are_cut_are_warned_of_and_recorded(hub, tmp_path):
 def test_check_tells_what_a_run_would_do_and_writes_nothing(hub, tmp_path, capsys):
     assert call("check", *options(hub, tmp_path / "run")[1:]) == 0
     lines = capsys.readouterr().out.splitlines()
-    facts = dict(line.split(maxsplit=1) for line in lines)
+    facts = dict(line.split("  ", maxsplit=1) for line in lines)
+    facts = {name: text.strip() for name, text in facts.items()}
     assert facts["dataset"] == "task (local files: train.csv, validation.csv)"
     assert facts["examples"] == "64 to train on (64 of them for memorization), 32 held out"
     assert facts["labels"] == "2 classes: animals 50.0%, tools 50.0%"
     parameters = 2 * 4 * (4 * (16 + 16) + 2 * (16 + 32))  # layers, r, attention, feed-forward
-    assert facts["adapter"] == f"{parameters:,} parameters in 12 matrices"
+    kinds = "self.query, self.key, self.value, output.dense, intermediate.dense"
+    assert facts["adapter"] == f"{parameters:,} parameters in 12 matrices: {kinds}"
     assert facts["steps"] == "4 a pass of 16 examples each"
-    assert "for the dense stage (1 passes)" in facts["time"]
+    assert " s a step, " in facts["time"]
+    assert facts["dense stage"].startswith("until the training loss has converged, at most 1 pass")
+    assert facts["cut"].startswith("0 training texts (0.0%) and 0 held-out ones (0.0%) are longer")
+    # 64 training examples for memorization, 32 held out
+    assert facts["evaluations"].startswith("96 examples before and after the refit of every stage")
     assert list(tmp_path.iterdir()) == []
 
 
