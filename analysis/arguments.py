@@ -123,6 +123,7 @@ def _add_page(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the page, for example report.html; replaced if it exists",
     )
+    _add_texts(command)
 
 
 def _add_maps(command: argparse.ArgumentParser) -> None:
@@ -187,6 +188,21 @@ def _add_pack(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_forgetting(command: argparse.ArgumentParser) -> None:
+    _add_memory(command)
+    _add_texts(command)
+
+
+def _add_texts(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--texts",
+        type=_path,
+        metavar="FILE",
+        help="what `sorakit texts` wrote of a run, where all runs are of one dataset: list the "
+        "first and the last lost texts of each split",
+    )
+
+
 def _add_memory(command: argparse.ArgumentParser) -> None:
     _add_only(command)
     command.add_argument(
@@ -242,7 +258,10 @@ VERBS = {
         "nothing of a record is lost, and run folders stay",
         add=_add_pack,
     ),
-    **{name: Verb(text=verb.text, add=_add_memory) for name, verb in MEMORY_VERBS.items()},
+    **{
+        name: Verb(text=verb.text, add=_add_forgetting if name == "forgetting" else _add_memory)
+        for name, verb in MEMORY_VERBS.items()
+    },
 }
 """In the order of `--help`."""
 

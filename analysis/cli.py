@@ -35,7 +35,10 @@ from analysis.load import (
     with_curves,
 )
 from analysis.long_names import grouped_notes
+from analysis.memory.blocks import texts_block
+from analysis.memory.forgetting import mean_lost
 from analysis.memory.text import print_block
+from analysis.memory.texts import read_texts
 from analysis.memory.verbs import MEMORY_VERBS, memory_examples
 from analysis.ranks import maps_at, parse_criterion, without_map
 from analysis.report.page import report
@@ -187,7 +190,8 @@ def _pack(console: Console, args: argparse.Namespace) -> None:
 def _report(console: Console, args: argparse.Namespace) -> None:
     out: Path = args.out
     _check_file("out", out)
-    page = report(_load(args))
+    texts = None if args.texts is None else read_texts(args.texts)
+    page = report(_load(args), texts=texts)
     out.write_text(page.html, "utf-8")
     _print_used(console, page.used, page.excluded, page.notes)
     console.print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)")
@@ -205,6 +209,8 @@ def _memory(console: Console, args: argparse.Namespace) -> None:
     tables = verb.tables(runs, memory_examples(runs))
     _print_used(console, runs.runs, runs.excluded, comparability_notes(runs.runs))
     print_block(console, verb.block(tables))
+    if args.verb == "forgetting" and args.texts is not None:
+        print_block(console, texts_block(mean_lost(tables["examples"]), read_texts(args.texts)))
     if args.csv is not None:
         for place, (name, table) in enumerate(tables.items()):
             file = args.csv.with_stem(f"{args.csv.stem}_{name}") if place else args.csv

@@ -341,6 +341,13 @@ def _parser(command: Sequence[str]) -> ArgumentParser:
         "official test file; --out is then the folder it goes to.",
     )
     commands.add_subcommand("predict", predict, help="classes and probabilities for new texts")
+    texts = ArgumentParser(
+        description="Write the texts of a run's examples, with the index and split that its record "
+        "gives them, as CSV. Records hold no texts; they are read through the run's task again."
+    )
+    texts.add_argument("run", metavar="RUN", help="Run folder, or PACK/RUN_ID.")
+    texts.add_argument("--out", type=str, required=True, help="New file to write.")
+    commands.add_subcommand("texts", texts, help="the texts behind the examples of a record")
     commands.add_subcommand("sync", _sync_parser(), help="send runs and their dashboard to W&B")
     return parser
 
@@ -748,6 +755,24 @@ def _predict(options: Namespace) -> int:
     return 0
 
 
+def _texts(options: Namespace) -> int:
+    from sorakit.records import load_run
+    from sorakit.tasks.texts import example_texts
+    from sorakit.training.inputs import load_data, require_same_inputs
+
+    run = load_run(options.run, with_ranks=False)
+    out = Path(options.out)
+    if out.exists():
+        raise ValueError(f"`--out` must be a new file, got {options.out!r}, which exists.")
+    config = run_config(flatten(run.config))
+    require_same_inputs(run.path, config, run.meta)
+    table = example_texts(load_data(config))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out, index=False, lineterminator="\n")
+    _say(f"{len(table):,} texts -> {out}")
+    return 0
+
+
 def _retaining(run: Any, share: float) -> int:
     """Return the stage with the fewest parameters that keep `share` of dense generalization."""
     from sorakit.retention import sparsest_keeping
@@ -792,6 +817,7 @@ _COMMANDS = {
     "status": _status,
     "export": _export,
     "predict": _predict,
+    "texts": _texts,
     "sync": _sync,
 }
 

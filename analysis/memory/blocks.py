@@ -19,12 +19,15 @@ from analysis.memory.noise import CURVES, noise_summary
 from analysis.memory.validity import QUESTIONS
 from analysis.number_text import compact
 from sorakit.metric_names import GENERALIZATION_SPLIT, MEMORIZATION_SPLIT
+from sorakit.quoting import cut
 
 TITLE = "Memorization"
 _ENDS = ("auc", "low", "high")
 SHOWN_SHARES = (1.0, 0.1, 0.02, 0.005)
 """Shares of the dense parameters at which tables show a path: at the nearest stage in log."""
 _NAMES = {MEMORIZATION_SPLIT: "training examples", GENERALIZATION_SPLIT: "validation examples"}
+_TEXT_LENGTH = 120
+"""Characters of a text in a table."""
 NONE = "-"
 """Cell without an answer."""
 _MEMORISED = 0.25
@@ -139,6 +142,48 @@ def forgetting_block(lost: pd.DataFrame, spectrum: pd.DataFrame, agreement: pd.D
             "right at the last stage",
             "seeds alike",
         ],
+        rows=rows,
+    )
+
+
+def texts_block(lost: pd.DataFrame, texts: pd.DataFrame, *, count: int = 5) -> Block:
+    """Return the first and the last lost examples of each split, with their texts.
+
+    Args:
+        lost: Rows of `mean_lost`, the first lost first.
+        texts: Rows of `read_texts`.
+        count: Examples at either end.
+
+    Raises:
+        ValueError: If there are several datasets: an index is one of a dataset.
+    """
+    tasks = sorted(lost["task"].unique())
+    if len(tasks) > 1:
+        raise ValueError(
+            f"`--texts` must be given with runs of one dataset, got {', '.join(tasks)}."
+        )
+    rows: list[list[str]] = []
+    named = lost.merge(texts, on=["split", "index"], how="left")
+    for row, own in groups(named, [*KEYS, "split"]):
+        order = [("first", own.head(count)), ("last", own.tail(count))]
+        for which, ends in order:
+            rows += [
+                [
+                    _dataset(row),
+                    _NAMES.get(str(row["split"]), str(row["split"])),
+                    which,
+                    compact(float(example["lost_params"])),
+                    str(example["label"]),
+                    cut(" ".join(str(example["text"]).split()), _TEXT_LENGTH),
+                ]
+                for example in ends.to_dict("records")
+            ]
+    return Block(
+        title="First and last lost",
+        hint="Of the examples that dense has right, geometric mean over seeds of the parameters at "
+        "which they are lost; those that never are come last, with half of the path's smallest "
+        "number.",
+        heads=["dataset", "split", "lost", "at parameters", "label", "text"],
         rows=rows,
     )
 

@@ -15,7 +15,7 @@ from analysis.memory import blocks, figures
 from analysis.memory.bits import bits_table
 from analysis.memory.counterfactual import counterfactual_memorization, influence
 from analysis.memory.examples import OLDER, example_table
-from analysis.memory.forgetting import lost_examples, seed_agreement, spectrum
+from analysis.memory.forgetting import lost_examples, mean_lost, seed_agreement, spectrum
 from analysis.memory.membership import membership_table
 from analysis.memory.noise import noise_curves, noise_forgetting
 from analysis.memory.validity import validity_table
@@ -66,8 +66,13 @@ def memory_examples(runs: RunSet) -> pd.DataFrame:
     return example_table(runs, roles=[PATH, FLOOR, NULL_FLOOR, _SHUFFLED])
 
 
-def memory_blocks(runs: RunSet) -> list[blocks.Block]:
-    """Return what every measure has to say of `runs`; of one that has nothing, why."""
+def memory_blocks(runs: RunSet, *, texts: pd.DataFrame | None = None) -> list[blocks.Block]:
+    """Return what every measure has to say of `runs`; of one that has nothing, why.
+
+    Args:
+        runs: What was loaded.
+        texts: Rows of `read_texts`, of runs of one dataset: the first and the last lost are listed.
+    """
     try:
         examples = memory_examples(runs)
     except ValueError as error:
@@ -75,7 +80,10 @@ def memory_blocks(runs: RunSet) -> list[blocks.Block]:
     found: list[blocks.Block] = []
     for verb in MEMORY_VERBS.values():
         try:
-            found.append(verb.block(verb.tables(runs, examples)))
+            tables = verb.tables(runs, examples)
+            found.append(verb.block(tables))
+            if verb is MEMORY_VERBS["forgetting"] and texts is not None:
+                found.append(blocks.texts_block(mean_lost(tables["examples"]), texts))
         except ValueError as error:
             found.append(_without(verb.title, error))
     older = examples.attrs[OLDER]

@@ -51,8 +51,12 @@ class Page:
     notes: list[str]
 
 
-def report(runs: RunSet) -> Page:
+def report(runs: RunSet, *, texts: pd.DataFrame | None = None) -> Page:
     """Return the page of `runs`.
+
+    Args:
+        runs: What was loaded.
+        texts: Rows of `analysis.memory.texts.read_texts`, to list the first and last lost examples.
 
     Raises:
         ValueError: If no path run has a curve, or two floor runs of one seed disagree.
@@ -109,7 +113,7 @@ def report(runs: RunSet) -> Page:
         measures_ranked=RANKED,
         frontiers=_frontiers(frontiers, datasets),
         caution=caution(frontiers),
-        memory=memory_blocks(runs),
+        memory=memory_blocks(runs, texts=texts),
         counts=_role_counts(used),
         runs=_run_rows(used, runs.configs),
         excluded=[{"path": str(path), "reason": reason} for path, reason in comparison.excluded],

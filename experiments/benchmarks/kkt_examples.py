@@ -19,7 +19,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from sorakit.options import run_config
-from sorakit.training import run as running
+from sorakit.training.build import build
 from sorakit.training.module import AdaptationModule
 from sorakit.training.stationarity import Stationarity
 from sorakit.training.xi_scheduler import prox_optimizer
@@ -55,7 +55,7 @@ def main() -> None:
                 "out_dir": folder,
             }
         )
-        fit = running.prepare(config, Path(folder), rank=0, show_progress=False)
+        fit = build(config, Path(folder), rank=0, show_progress=False)
         measured = {
             name: Stationarity(
                 fit.data,
@@ -89,7 +89,7 @@ def main() -> None:
 
         listeners: list[Any] = fit.scheduler.on_stage_end
         listeners[:] = [measure]
-        fit(None)
+        fit.train(None)
     if args.out is not None:
         args.out.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
 

@@ -89,13 +89,13 @@ def write_data(options: dict[str, Any], file: Path) -> None:
         "memorization": task.train.select(sample),
         "generalization": task.validation,
     }
-    rows = {
-        name: [
-            {"text": [row[c] for c in ("text", "text_pair") if row.get(c)], "label": row["label"]}
-            for row in split
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name, split in splits.items():
+        texts = [split[c] for c in ("text", "text_pair") if c in split.column_names]
+        rows[name] = [
+            {"text": list(row), "label": label}
+            for *row, label in zip(*texts, split["label"], strict=True)
         ]
-        for name, split in splits.items()
-    }
     file.write_text(json.dumps(rows), "utf-8")
 
 

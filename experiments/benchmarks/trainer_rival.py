@@ -63,7 +63,9 @@ def main() -> None:
             model=get_peft_model(model, config),  # pyright: ignore[reportArgumentType]  # as PEFT documents
             args=arguments,
             train_dataset=splits["train"],
-            eval_dataset={name: splits[name] for name in ("memorization", "generalization")},
+            eval_dataset={  # pyright: ignore[reportArgumentType]  # documented, not typed
+                name: splits[name] for name in ("memorization", "generalization")
+            },
             data_collator=DataCollatorWithPadding(tokenizer),
         )
         trainer.train()

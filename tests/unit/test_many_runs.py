@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,7 +12,8 @@ from sorakit.method.tuner import adapted_matrices
 def test_gradients_of_joint_runs_are_those_of_separate_ones(count):
     setting = Setting(backbone="embedded", examples=2, tokens=5, precision="32-true")
     separate, joint = runs_of(setting, count), join(runs_of(setting, count))
-    vocabulary = separate[0].model.get_base_model().config.vocab_size  # pyright: ignore[reportCallIssue]  # PeftModel's
+    base: Any = separate[0].model.get_base_model()
+    vocabulary = base.config.vocab_size
     generator = torch.Generator().manual_seed(2)
     batches = [
         {

@@ -41,6 +41,7 @@ from analysis.memory.noise import (
     noise_curves,
     noise_forgetting,
 )
+from analysis.memory.texts import read_texts
 from analysis.memory.validity import NOISY, SINGLE, TRAINED, validity_table
 from analysis.report.page import report
 from sorakit.membership import auc, true_positive_rate
@@ -508,3 +509,27 @@ def test_page_of_records_without_predictions_says_so_and_warns_of_nothing(tmp_pa
     section = html[html.index('<section id="memory">') : html.index('<section id="ranks">')]
     assert "records of its examples&#39; predictions, got none." in section
     assert "missing" not in section
+
+
+def test_first_and_last_lost_texts_are_listed_and_escaped(tmp_path: Path):
+    path = write_run(tmp_path)
+    table = pd.concat([rows_of(PATTERN), rows_of(PATTERN, split="generalization")])
+    names = ["stage", "split", "index", "loss", "correct", "prediction", "probability", "is_noisy"]
+    table[names].to_parquet(path / "examples.parquet")
+    file = tmp_path / "texts.csv"
+    rows = [f"memorization,{index},a,<b>text {index}</b>" for index in range(4)]
+    file.write_text("\n".join(["split,index,label,text", *rows]))
+    html = report(load_runs([tmp_path]), texts=read_texts(file)).html
+    section = html[html.index("First and last lost") :]
+    # lost at the second stage, before the two that are right at the last one
+    assert section.index("&lt;b&gt;text 1&lt;/b&gt;") < section.index("&lt;b&gt;text 0&lt;/b&gt;")
+    assert "<b>text" not in section
+
+
+def test_texts_that_are_no_such_table_are_an_error(tmp_path: Path):
+    file = tmp_path / "texts.csv"
+    with pytest.raises(ValueError, match=r"^`--texts` must be a file, got "):
+        read_texts(file)
+    file.write_text("split,text\n")
+    with pytest.raises(ValueError, match=r"^`--texts` must have the columns .* without index, lab"):
+        read_texts(file)

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from datasets import Dataset
 
+from sorakit.cli import main
 from sorakit.config import RunConfig, TaskConfig
 from sorakit.records import load_run, run_id
 from sorakit.tasks import load_task
@@ -186,3 +188,21 @@ def test_record_says_of_every_example_of_the_pool_what_became_of_it(tmp_path):
     held_out = dense[dense["split"] == "generalization"]
     assert held_out["clean_label"].isna().all()
     assert not held_out["is_noisy"].any()
+
+
+def test_texts_are_found_again_by_the_index_of_the_record(tmp_path):
+    section = {"subset_fraction": 0.5, "label_noise": 0.25}
+    sections = {"task": section, "dense": {"max_epochs": 1}}
+    result = load_run(
+        run(tiny_run(tmp_path, levels=(4.0,), sections=sections), show_progress=False).path
+    )
+    out = tmp_path / "texts.csv"
+    with pytest.raises(SystemExit) as stopped:
+        main(["texts", str(result.path), "--out", str(out)])
+    assert stopped.value.code == 0
+    texts = pd.read_csv(out).set_index(["split", "index"])
+    dense = result.examples().query("stage == 0")
+    assert len(texts) == len(dense)
+    for row in dense[dense["correct"].astype(bool)].to_dict("records"):
+        label = texts.loc[(row["split"], row["index"]), "label"]
+        assert label == sorted(set(texts["label"]))[row["prediction"]]

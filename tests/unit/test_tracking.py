@@ -231,7 +231,7 @@ def test_run_from_before_tracking_has_a_target(tmp_path):
     path = write_run(tmp_path)
     file = path / "config.yaml"
     text = file.read_text()
-    file.write_text(text[: text.index("tracking:")] + text[text.index("seed:") :])
+    file.write_text(text[: text.index("tracking:")] + text[text.index("\nseed:") + 1 :])
     assert read_target(load_run(path)).project == "sorakit"
 
 
