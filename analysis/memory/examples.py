@@ -26,7 +26,8 @@ def example_table(runs: RunSet, *, roles: Collection[str] | None = None) -> pd.D
     """Return the examples of every run, a row a (run, stage, split, example).
 
     Columns: those of `examples.parquet`, `num_nonzero_params`, what names the run, and `pool`: its
-    setting without the seed of its subset. `attrs[OLDER]` lists the runs whose records, of an
+    setting without the seed of its subset, which stands for `setting` too: runs on subsets of one
+    pool are one dataset. `attrs[OLDER]` lists the runs whose records, of an
     older release, say too little of their examples and are left out.
 
     Args:
@@ -51,7 +52,7 @@ def example_table(runs: RunSet, *, roles: Collection[str] | None = None) -> pd.D
         table["num_nonzero_params"] = table["stage"].map(own).to_numpy(dtype=float)
         for name in (*KEYS, "seed", "run_id", "role"):
             table[name] = row[name]
-        table["pool"] = pool_of(str(row["setting"]))
+        table["pool"] = table["setting"] = pool_of(str(row["setting"]))
         tables.append(table)
     if not tables:
         named = "" if roles is None else f" with the role {' or '.join(sorted(roles))}"

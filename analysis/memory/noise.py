@@ -125,7 +125,7 @@ def noise_summary(forgetting: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for names, block in forgetting.groupby(KEYS, sort=True):
         row: dict[str, object] = dict(zip(KEYS, names, strict=True))
-        row["seeds"] = int(block["seed"].nunique())
+        row["seeds"] = int(block["run_id"].nunique())
         for name in ("noise_d50", "validation_d90", "ratio"):
             logs = np.log10(block[name].where(block[name] > 0).to_numpy(dtype=float))
             row |= _ends(name, student_t_interval(logs.tolist()), power=True)

@@ -13,7 +13,7 @@ from analysis.cli import main
 from analysis.load import FLOOR, NULL_FLOOR, PATH, load_runs
 from analysis.memory.bits import bits_table, code_length, example_labels
 from analysis.memory.counterfactual import counterfactual_memorization, influence, influence_matrix
-from analysis.memory.examples import pool_of
+from analysis.memory.examples import example_table, pool_of
 from analysis.memory.forgetting import (
     KEPT,
     LOST,
@@ -44,6 +44,7 @@ from analysis.memory.noise import (
 from analysis.memory.texts import read_texts
 from analysis.memory.validity import NOISY, SINGLE, TRAINED, validity_table
 from analysis.report.page import report
+from sorakit.config import TaskConfig
 from sorakit.membership import auc, true_positive_rate
 from tests.support.fake_runs import write_run
 
@@ -533,3 +534,15 @@ def test_texts_that_are_no_such_table_are_an_error(tmp_path: Path):
     file.write_text("split,text\n")
     with pytest.raises(ValueError, match=r"^`--texts` must have the columns .* without index, lab"):
         read_texts(file)
+
+
+def test_runs_on_subsets_of_one_pool_are_one_dataset(tmp_path: Path):
+    for subset_seed in range(2):
+        task = TaskConfig(name="pydoc_order", subset_fraction=0.7, subset_seed=subset_seed)
+        path = write_run(tmp_path, task=task)
+        names = ["stage", "split", "index", "loss", "correct", "prediction", "probability"]
+        table = rows_of(PATTERN)[names].assign(is_noisy=False)
+        table.to_parquet(path / "examples.parquet")
+    found = example_table(load_runs([tmp_path]))
+    assert set(found["setting"]) == {"subset_fraction=0.7"}
+    assert found["run_id"].nunique() == 2
