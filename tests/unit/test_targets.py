@@ -16,6 +16,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from sorakit.method.matrix_types import MATRIX_TYPES, type_names
 from sorakit.method.targets import (
     head_modules,
     layer_names,
@@ -206,3 +207,35 @@ def test_layers_of_two_towers_are_told_apart_and_those_of_one_are_not():
     ]
     one = ["bert.encoder.layer.0.query", "bert.encoder.layer.1.query", "pooler.dense"]
     assert layer_names(one) == {name: split_layer(name) for name in one}
+
+
+@pytest.mark.parametrize(
+    ("names", "left_out"),
+    [
+        (
+            [
+                *(f"model.layers.0.self_attn.{name}_proj" for name in "qkvo"),
+                *(f"model.layers.0.mlp.{name}_proj" for name in ("up", "down")),
+            ],
+            ["model.layers.0.mlp.gate_proj"],
+        ),
+        (
+            [
+                *(f"dinov2.encoder.layer.0.attention.{name}_proj" for name in "qkvo"),
+                *(f"dinov2.encoder.layer.0.mlp.fc{name}" for name in "12"),
+            ],
+            [],
+        ),
+        (
+            [
+                *(f"encoder.block.0.layer.0.SelfAttention.{name}" for name in "qkvo"),
+                *(f"encoder.block.0.layer.1.DenseReluDense.{name}" for name in ("wi", "wo")),
+            ],
+            ["decoder.block.0.layer.1.EncDecAttention.q"],
+        ),
+    ],
+    ids=["llama", "dinov2", "t5"],
+)
+def test_matrix_types_of_decoders_images_and_text_to_text(names, left_out):
+    assert type_names([*names, *left_out], MATRIX_TYPES) == names
+    assert type_names([*names, *left_out], ("W_F2",)) == names[-1:]
