@@ -33,14 +33,16 @@ from tests.support.tiny_hub import task_of, write_model
 from tests.support.tiny_images import SIDE, write_image_folder
 
 FEW = {"causal_lm": ("gpt2", "qwen2"), "text_to_text": ("bart",), "image_classification": ("vit",)}
+# Not here: CodeGen has no sizes this small, LongT5's configuration no token to begin with, and a
+# folder of DeiT is read by torchvision's processor alone.
 CAUSAL = (
-    *("bloom", "codegen", "falcon", "gemma", "gemma2", "gpt2", "gpt_bigcode", "gpt_neo"),
+    *("bloom", "falcon", "gemma", "gemma2", "gpt2", "gpt_bigcode", "gpt_neo"),
     *("gpt_neox", "gptj", "granite", "helium", "llama", "mistral", "mixtral", "mpt", "nemotron"),
     *("olmo", "olmo2", "opt", "persimmon", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3"),
     *("smollm3", "stablelm", "starcoder2"),
 )
-TO_TEXT = ("bart", "bigbird_pegasus", "longt5", "mbart", "mt5", "mvp", "pegasus", "plbart", "t5")
-IMAGES = ("beit", "convnext", "deit", "dinov2", "ijepa", "swin", "vit", "vit_msn")
+TO_TEXT = ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "pegasus", "plbart", "t5")
+IMAGES = ("beit", "convnext", "dinov2", "ijepa", "swin", "vit", "vit_msn")
 CASES = [
     pytest.param(name, kind, id=kind, marks=() if kind in FEW[name] else pytest.mark.slow)
     for name, kinds in (
