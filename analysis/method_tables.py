@@ -80,8 +80,9 @@ def methods_table(stages: pd.DataFrame) -> MethodTable:
     Args:
         stages: What `METHODS_FILE` holds.
     """
+    stages = stages.assign(size=["" if pd.isna(size) else str(size) for size in stages["size"]])
     tasks = sorted(set(stages["task"]))
-    rows = []
+    rows: list[list[str]] = []
     for role, title in TITLES.items():
         own = stages[stages["role"] == role]
         if own.empty:
@@ -91,9 +92,10 @@ def methods_table(stages: pd.DataFrame) -> MethodTable:
                 _share_row(own, f"{title}, {percent(share)}", share, tasks) for share in SHARES
             ]
         else:
-            for size, of_size in own.groupby("size", sort=True):
+            for size in sorted({str(size) for size in own["size"]}):
+                of_size = _where(own, "size", size)
                 counts = of_size["num_nonzero_params"]
-                cells = [_mean_cell(of_size[of_size["task"] == task]) for task in tasks]
+                cells = [_mean_cell(_where(of_size, "task", task)) for task in tasks]
                 name = f"{title}, {size}" if size else title
                 rows.append([name, compact(float(counts.mean())), *cells])
     return MethodTable(
@@ -112,21 +114,24 @@ def ranks_table(stages: pd.DataFrame) -> MethodTable:
     """
     tasks = sorted(set(stages["task"]))
     lora, path = stages[stages["role"] == "lora"], stages[stages["role"] == PATH]
-    rows = []
-    for _, of_rank in sorted(lora.groupby("size"), key=lambda pair: str(pair[0])):
+    rows: list[list[str]] = []
+    for size in sorted({str(size) for size in lora["size"]}):
+        of_rank = _where(lora, "size", size)
         count = float(of_rank["num_nonzero_params"].mean())
         for task in tasks:
-            own = of_rank[of_rank["task"] == task].set_index("seed")["generalization"]
-            at = _at(path[path["task"] == task], count)
+            of_task = _where(of_rank, "task", task)
+            seeds, scores = of_task["seed"].tolist(), of_task["generalization"].tolist()
+            own = {int(seed): float(score) for seed, score in zip(seeds, scores, strict=True)}
+            at = _at(_where(path, "task", task), count)
             missing = NOT_MEASURED if at else NOT_RUN
-            both = [seed for seed in own.index if np.isfinite(at.get(seed, np.nan))]
-            difference = student_t_interval([float(at[seed] - own[seed]) for seed in both])
+            both = [seed for seed in own if np.isfinite(at.get(seed, np.nan))]
+            difference = student_t_interval([at[seed] - own[seed] for seed in both])
             rows.append(
                 [
-                    str(of_rank["size"].iloc[0]),
+                    size,
                     task,
                     compact(count),
-                    _cell(own.tolist()),
+                    _cell(list(own.values())),
                     _cell([at[seed] for seed in both]) if both else missing,
                     f"{difference.mean:+.3f}" if difference.count else missing,
                     _interval(difference),
@@ -149,11 +154,11 @@ def matrices_table(stages: pd.DataFrame) -> MethodTable:
     tasks = sorted(set(stages["task"]))
     own = stages[(stages["role"] == PATH) & stages["budget"].notna()]
     last = own.sort_values("stage").drop_duplicates(["task", "seed", "matrices"], keep="last")
-    rows = []
+    rows: list[list[str]] = []
     for matrices in MATRICES:
         of_type = last[last["matrices"] == matrices]
         count = f"{of_type['num_nonzero_params'].mean():,.0f}" if len(of_type) else ""
-        cells = [_mean_cell(of_type[of_type["task"] == task]) for task in tasks]
+        cells = [_mean_cell(_where(of_type, "task", task)) for task in tasks]
         rows.append([matrices, count, *cells])
     return MethodTable(
         heads=["Matrices", "Parameters", *tasks],
@@ -170,7 +175,7 @@ def times_table(stages: pd.DataFrame) -> MethodTable:
         stages: What `METHODS_FILE` holds.
     """
     tasks = sorted(set(stages["task"]))
-    rows = []
+    rows: list[list[str]] = []
     for title, role, size in (
         ("LoRA", "lora", "r = 8"),
         ("AdaLoRA", "adalora", "r = 12 to 8"),
@@ -179,7 +184,7 @@ def times_table(stages: pd.DataFrame) -> MethodTable:
     ):
         own = stages[(stages["role"] == role) & ((stages["size"] == size) | (size == ""))]
         for what in ("a pass", "the run"):
-            cells = [_time_cell(own[own["task"] == task], what) for task in tasks]
+            cells = [_time_cell(_where(own, "task", task), what) for task in tasks]
             rows.append([title if what == "a pass" else "", what, *cells])
     return MethodTable(
         heads=["Method", "CPU seconds of", *tasks],
@@ -188,6 +193,10 @@ def times_table(stages: pd.DataFrame) -> MethodTable:
         note="Median over seeds, evaluations included; one thread of a machine that other work "
         f"shared. {_setting(stages)}",
     )
+
+
+def _where(stages: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
+    return stages.loc[stages[column] == value]
 
 
 def _interval(difference: Interval) -> str:
@@ -207,9 +216,9 @@ def _time_cell(stages: pd.DataFrame, what: str) -> str:
 
 def _share_row(own: pd.DataFrame, name: str, share: float, tasks: Sequence[str]) -> list[str]:
     count = share * float(own["num_adapter_params"].max())
-    cells = []
+    cells: list[str] = []
     for task in tasks:
-        of_task = own[own["task"] == task]
+        of_task = _where(own, "task", task)
         at = [value for value in _at(of_task, count).values() if np.isfinite(value)]
         cells.append(_cell(at) if at else NOT_RUN if of_task.empty else NOT_MEASURED)
     return [name, compact(count), *cells]
@@ -219,9 +228,10 @@ def _at(stages: pd.DataFrame, count: float) -> dict[int, float]:
     """Return seed -> score at a number of parameters; NaN outside of what was measured."""
     values: dict[int, float] = {}
     for seed, run in stages[stages["num_nonzero_params"] > 0].groupby("seed"):
-        points = run.groupby("num_nonzero_params")["generalization"].last()
-        x = np.log(points.index.to_numpy(dtype=float))
-        y = points.to_numpy(dtype=float)
+        points = run.sort_values("stage").drop_duplicates("num_nonzero_params", keep="last")
+        points = points.sort_values("num_nonzero_params")
+        x = np.log(points["num_nonzero_params"].to_numpy(dtype=float))
+        y = points["generalization"].to_numpy(dtype=float)
         at = float(np.log(count))
         inside = x[0] - 1e-9 <= at <= x[-1] + 1e-9
         values[int(str(seed))] = float(np.interp(at, x, y)) if inside else float("nan")

@@ -51,7 +51,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     ]
     seconds = [timing["cpu_seconds"] for timing in read_timings(path)]
     return [
-        {**who, **stage, "cpu_seconds": cpu}
+        {**who, **{str(name): value for name, value in stage.items()}, "cpu_seconds": cpu}
         for stage, cpu in zip(run.stages[columns].to_dict("records"), seconds, strict=True)
     ]
 

@@ -59,6 +59,11 @@ def test_method_with_one_size_has_mean_deviation_and_seeds():
     assert cells(table, "BitFit") == ["800", "0.750 +- 0.071 (2)"]
 
 
+def test_method_without_sizes_is_read_from_a_frozen_table_as_well():
+    frozen = rows("bitfit", scores={0: 0.7, 1: 0.8}).assign(size=float("nan"))
+    assert cells(methods_table(frozen), "BitFit") == ["800", "0.750 +- 0.071 (2)"]
+
+
 def test_every_method_has_a_row_and_says_when_it_was_not_run():
     table = methods_table(rows("bitfit"))
     assert len(table.rows) == len(TITLES)
