@@ -1,5 +1,6 @@
 """The paper's tables with our numbers: methods by tasks, rank budgets, which matrices, time."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -227,14 +228,18 @@ def _share_row(own: pd.DataFrame, name: str, share: float, tasks: Sequence[str])
 def _at(stages: pd.DataFrame, count: float) -> dict[int, float]:
     """Return seed -> score at a number of parameters; NaN outside of what was measured."""
     values: dict[int, float] = {}
-    for seed, run in stages[stages["num_nonzero_params"] > 0].groupby("seed"):
-        points = run.sort_values("stage").drop_duplicates("num_nonzero_params", keep="last")
-        points = points.sort_values("num_nonzero_params")
-        x = np.log(points["num_nonzero_params"].to_numpy(dtype=float))
-        y = points["generalization"].to_numpy(dtype=float)
-        at = float(np.log(count))
+    live = stages.loc[stages["num_nonzero_params"] > 0].sort_values("stage")
+    for seed in sorted({int(seed) for seed in live["seed"].tolist()}):
+        run = _where(live, "seed", seed)
+        # of stages with one count, the last
+        points = dict(
+            zip(run["num_nonzero_params"].tolist(), run["generalization"].tolist(), strict=True)
+        )
+        x = [math.log(size) for size in sorted(points)]
+        y = [float(points[size]) for size in sorted(points)]
+        at = math.log(count)
         inside = x[0] - 1e-9 <= at <= x[-1] + 1e-9
-        values[int(str(seed))] = float(np.interp(at, x, y)) if inside else float("nan")
+        values[seed] = float(np.interp(at, x, y)) if inside else float("nan")
     return values
 
 
