@@ -1,6 +1,20 @@
 """`python -m paper_figs`: redraw every figure and table."""
 
-from paper_figs import fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory, tables
+from paper_figs import (
+    fig2_curves,
+    fig3_rank_maps,
+    fig_frontier,
+    fig_lasso,
+    fig_memory,
+    table1,
+    table2,
+    table3,
+    table4,
+    tables,
+)
 
-for script in (fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory, tables):
+FIGURES = (fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory)
+TABLES = (tables, table1, table2, table3, table4)
+
+for script in (*FIGURES, *TABLES):
     print(*script.main(), sep="\n")

@@ -192,7 +192,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[[Command], None]]] = [
     (("wandb",), check_wandb),
     (("python3",), check_environment),
     (("source",), check_environment),
-    *[((name,), check_marked) for name in ("hf", "ray", "srun", "torchrun")],
+    *[((name,), check_marked) for name in ("hf", "lm_eval", "ray", "srun", "torchrun")],
 ]
 """First words of a command -> what is asked of it; the first that fits."""
 

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,24 @@ from pathlib import Path
 import pytest
 
 from analysis import style
-from paper_figs import fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory, tables
+from paper_figs import (
+    fig2_curves,
+    fig3_rank_maps,
+    fig_frontier,
+    fig_lasso,
+    fig_memory,
+    table1,
+    table2,
+    table3,
+    table4,
+    tables,
+)
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "paper_figs"
 OUT = FOLDER / "out"
-SCRIPTS = [fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory, tables]
+TABLES = [tables, table1, table2, table3, table4]
+SCRIPTS = [fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory, *TABLES]
 BLOCKED = ("torch", "lightning", "transformers", "datasets", "peft", "wandb")
 _DRAW = f"""
 import sys
@@ -24,11 +37,13 @@ class Block:
         if name.partition(".")[0] in {BLOCKED!r}:
             raise ImportError(name + " is blocked")
 sys.meta_path.insert(0, Block())
-from paper_figs import fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory, tables
+from paper_figs import fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory
+from paper_figs import table1, table2, table3, table4, tables
 data, out = Path("paper_figs/data"), Path(sys.argv[1])
 for script in (fig2_curves, fig3_rank_maps, fig_frontier, fig_lasso, fig_memory):
     script.main(data, out, out)
-tables.main(data, out)
+for script in (tables, table1, table2, table3, table4):
+    script.main(data, out)
 """
 
 
@@ -45,7 +60,7 @@ def redrawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def committed() -> list[Path]:
-    return sorted(path for path in OUT.iterdir() if path.suffix in {".pdf", ".tex"})
+    return sorted(path for path in OUT.iterdir() if path.suffix in {".pdf", ".tex", ".md"})
 
 
 @pytest.mark.parametrize("file", committed(), ids=lambda file: file.name)
@@ -115,3 +130,23 @@ def test_requirements_are_what_the_scripts_import() -> None:
     loaded = set(done.stdout.split())
     assert {modules.get(name, name) for name in named} <= loaded
     assert not loaded & set(BLOCKED)
+
+
+@pytest.mark.slow
+def test_latex_of_every_table_compiles(tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("needs pdflatex (Debian: texlive-latex-recommended)")
+    names = sorted(file.name for file in OUT.glob("*.tex"))
+    parts = [rf"\begin{{table}}\tiny\input{{{OUT / name}}}\end{{table}}" for name in names]
+    text = [
+        r"\documentclass{article}",
+        r"\usepackage{booktabs}",
+        r"\begin{document}",
+        *parts,
+        r"\end{document}",
+    ]
+    (tmp_path / "page.tex").write_text("\n".join(text))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

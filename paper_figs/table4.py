@@ -1,0 +1,22 @@
+"""Table 4: time of a pass, and of a whole run."""
+
+from pathlib import Path
+
+from analysis.frozen import read_frozen
+from analysis.method_tables import METHODS_FILE, times_table
+
+HERE = Path(__file__).parent
+
+
+def main(data: Path = HERE / "data", out: Path = HERE / "out") -> list[Path]:
+    """Write the table in LaTeX and in Markdown and return the files written."""
+    table = times_table(read_frozen(data / METHODS_FILE))
+    out.mkdir(exist_ok=True)
+    files = {out / "table4.tex": table.latex(), out / "table4.md": table.markdown()}
+    for file, text in files.items():
+        file.write_text(text, "utf-8")
+    return list(files)
+
+
+if __name__ == "__main__":
+    print(*main(), sep="\n")
