@@ -129,7 +129,11 @@ def test_exported_adapter_classifies_pictures_in_plain_peft(path, root, tmp_path
 
 def test_dataset_without_pictures_is_refused(tmp_path):
     (tmp_path / "train.csv").write_text("text,label\na b,x\nc d,y\n" * 20)
-    data = {"name": "hub", "data_dir": str(tmp_path), "objective": "image_classification"}
+    data: dict[str, Any] = {
+        "name": "hub",
+        "data_dir": str(tmp_path),
+        "objective": "image_classification",
+    }
     with pytest.raises(ValueError, match=r"^`task\.objective` must be one for texts unless a col"):
         load_task(TaskConfig(**data, validation_split="train"), seed=0)
 

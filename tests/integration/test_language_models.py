@@ -206,3 +206,21 @@ def test_texts_have_no_labels_to_shuffle(root):
     config = replace(config, stage=replace(config.stage, control="shuffled_labels"))
     with pytest.raises(ValueError, match=r"^`stage\.control` must not be shuffled_labels for text"):
         adapt(config)
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_canary_is_extracted_from_a_real_language_model(root):
+    if not STORIES.is_dir():
+        pytest.skip(f"needs {STORIES}")
+    config = lm_run(root, out_dir="stories", max_length=256)
+    config = replace(config, backbone=replace(config.backbone, name=str(STORIES)))
+    config = replace(config, method=replace(config.method, name="lora"))
+    config = replace(config, optim=replace(config.optim, lr=3e-3))
+    config = replace(config, dense=replace(config.dense, max_epochs=60))
+    result = load_run(run(config, show_progress=False).path)
+    rows = result.examples()
+    canary = rows[(rows["split"] == "memorization") & (rows["index"] >= OTHERS)]
+    never = rows[rows["split"] == "generalization"]
+    assert canary["extraction_length"].min() > 20
+    assert canary["extraction_length"].min() > 4 * never["extraction_length"].max()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,18 +25,10 @@ def config(tmp_path_factory):
     root = tmp_path_factory.mktemp("t5")
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_DIR)
     torch.manual_seed(0)
-    model = T5ForConditionalGeneration(
-        T5Config(
-            vocab_size=len(tokenizer),
-            d_model=16,
-            d_kv=8,
-            d_ff=32,
-            num_layers=2,
-            num_heads=2,
-            decoder_start_token_id=tokenizer.pad_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    sizes: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    tokens = {"pad_token_id": tokenizer.pad_token_id, "vocab_size": len(tokenizer)}
+    start = {"decoder_start_token_id": tokenizer.pad_token_id}
+    model = T5ForConditionalGeneration(T5Config(**sizes, **tokens, **start))
     model.save_pretrained(root / "model")
     tokenizer.save_pretrained(root / "model")
     config = tiny_run(root, levels=(0.05,))
