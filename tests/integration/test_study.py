@@ -89,7 +89,7 @@ def test_dry_run_says_what_was_understood_and_how_long_it_takes(hub, tmp_path, c
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # a dozen processes, each of which imports torch or draws
 def test_study_ends_in_a_report_and_is_not_repeated(hub, tmp_path, capsys):
-    more = ["--seeds=1", "--controls=floor", "--lora-ranks=1"]
+    more = ["--seeds=1", "--controls=floor, lora_pattern: [1]", "--lora-ranks=1"]
     assert call(*words(hub, *more)) == 0
     said = capsys.readouterr().out
     assert "The report: study/report.html" in said
@@ -98,10 +98,12 @@ def test_study_ends_in_a_report_and_is_not_repeated(hub, tmp_path, capsys):
     study = sorakit.load_study("study")
     curves = study.curves()
     assert set(zip(curves["role"], curves["seed"], strict=True)) == {
-        (role, 0) for role in ("path", "floor", "lora")
+        (role, 0) for role in ("path", "floor", "lora", "lora_pattern")
     }
+    counts = curves.groupby("role")["num_nonzero_params"].apply(list)
+    assert counts["lora_pattern"] == counts["path"][1:2]
     assert (curves.loc[curves["stage"] == 0, "share"].dropna() > 0).all()
-    assert len(study.runs()) == 3
+    assert len(study.runs()) == 4
     assert isinstance(study.frontier(), pd.DataFrame)
     assert "train" not in set(study.comparison()["task"])  # a file is not named for its split
     before = {file: file.stat().st_mtime_ns for file in Path("study/runs").rglob("stages.jsonl")}
@@ -109,7 +111,7 @@ def test_study_ends_in_a_report_and_is_not_repeated(hub, tmp_path, capsys):
         f"{hub}/task/train.csv",
         backbone=f"{hub}/model",
         seeds=1,
-        controls="floor",
+        controls="floor, lora_pattern: [1]",
         lora_ranks=[1],
         out="study",
         options={name: yaml.safe_load(value) for name, value in SMALL.items()},
