@@ -46,7 +46,8 @@ class Study:
 
         `task` (the name of the dataset), `backbone`, `setting`, `role` (path, floor, a control, or
         another method such as lora), `r`, `seed` and `run_id` say of which run. `share` is that of
-        the run's own full adapter that is left, 1 of a LoRA of any rank; the other columns are those of `stages.jsonl`.
+        the run's own full adapter that is left, 1 of a LoRA of any rank; the other columns are
+        those of `stages.jsonl`.
         """
         tables: list[pd.DataFrame] = []
         for run in self._runs():
