@@ -162,7 +162,7 @@ def adapt(config: RunConfig, *, rank: int = 0, show_progress: bool = False) -> A
     else:
         check_images(backbone.model, data)
     interface = describe_interface(task, data)
-    null_loss = goal.null_loss(task.train[LABEL])
+    null_loss = goal.null_loss(task.train[LABEL][:])  # all rows at once
     if null_loss is None:
         null_loss = loss_of(backbone.model, data)
     adapter = config.method.adapter

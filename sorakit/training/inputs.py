@@ -128,6 +128,7 @@ def data_fingerprint(task: "Task") -> str:
     Of what is trained on and held out: of a subset, what it leaves out follows from the others.
     """
     digest = hashlib.sha256()
+    encode = json.JSONEncoder(sort_keys=True).encode  # `json.dumps` makes an encoder a row
     for split in (task.train, task.validation, task.test):
         if split is not None and IMAGE in split.column_names:
             from sorakit.tasks.images import image_digests
@@ -140,9 +141,9 @@ def data_fingerprint(task: "Task") -> str:
                 split = split.remove_columns(CLEAN_LABEL)
             for start in range(0, len(split), _BATCH):
                 columns = split[start : start + _BATCH]
-                for values in zip(*columns.values(), strict=True):
-                    row = dict(zip(columns, values, strict=True))
-                    digest.update(json.dumps(row, sort_keys=True).encode())
+                rows = zip(*columns.values(), strict=True)
+                texts = [encode(dict(zip(columns, values, strict=True))) for values in rows]
+                digest.update("".join(texts).encode())
         digest.update(b"|")
     return digest.hexdigest()[:16]
 

@@ -351,7 +351,7 @@ def test_packed_run_is_repeated_in_the_folder_of_a_new_run(complete, tmp_path, c
     assert call("run", str(packed)) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1].startswith(f"Its 4 stages are those of {packed}, bit for bit")
-    assert is_complete(tmp_path / "runs" / "files" / packed.name)
+    assert is_complete(tmp_path / "runs" / "task" / packed.name)
 
 
 def test_run_that_is_not_complete_goes_on_in_its_folder(complete, tmp_path, capsys):

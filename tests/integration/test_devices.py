@@ -211,8 +211,8 @@ def test_sweep_gives_a_run_its_devices(hub, two):
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     run_id = load_run(two).run_id
-    (out / "files" / run_id / "log.txt").unlink()
-    assert_same_run(out / "files" / run_id, two)
+    (out / "task" / run_id / "log.txt").unlink()
+    assert_same_run(out / "task" / run_id, two)
 
 
 def test_several_nodes_in_a_sweep_are_refused(hub):
