@@ -101,7 +101,8 @@ class _Parser(ArgumentParser):
     """Reports a mistake in one sentence, with exit code 2."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=_Formatter, **options)
+        # An abbreviation of one option may be a mistyped other one: --method.rank.
+        super().__init__(formatter_class=_Formatter, allow_abbrev=False, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002  # jsonargparse's signature
         _fail(in_plain_words(one_line(message), options=option_types(), arguments=self._types()))
@@ -341,7 +342,7 @@ def _parser(command: Sequence[str]) -> ArgumentParser:
         "official test file; --out is then the folder it goes to.",
     )
     commands.add_subcommand("predict", predict, help="classes and probabilities for new texts")
-    texts = ArgumentParser(
+    texts = _Parser(
         description="Write the texts of a run's examples, with the index and split that its record "
         "gives them, as CSV. Records hold no texts; they are read through the run's task again."
     )

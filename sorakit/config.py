@@ -195,6 +195,9 @@ class TaskConfig:
             ">= 8 or null",
             self.image_size,
         )
+        for key in ("text_column", "text_pair_column", "label_column"):
+            column = getattr(self, key)
+            _require(column != "", f"task.{key}", "the name of a column", column)
         _require(0 <= self.label_noise <= 1, "task.label_noise", "in [0, 1]", self.label_noise)
         _require(
             self.duplicate_examples is None or self.duplicate_examples >= 1,

@@ -74,7 +74,7 @@ class OwnAdapter(PeftAdapter):
         folder: Path,
         *,
         base_model_name_or_path: str,
-        task_type: str,
+        task_type: str | None,
     ) -> None:
         """Write what is trained, by its name in the model; no other program reads it."""
         from safetensors.torch import save_file

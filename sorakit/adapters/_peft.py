@@ -40,7 +40,7 @@ class PeftAdapter(Adapter):
         folder: Path,
         *,
         base_model_name_or_path: str,
-        task_type: str,
+        task_type: str | None,
     ) -> None:
         from safetensors.torch import save_file
 

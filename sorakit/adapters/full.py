@@ -42,7 +42,7 @@ class Full(PeftAdapter):
         folder: Path,
         *,
         base_model_name_or_path: str,
-        task_type: str,
+        task_type: str | None,
     ) -> None:
         """Write the whole model as modules that PEFT puts in the place of those of the base."""
         from peft.utils.constants import DUMMY_TARGET_MODULES

@@ -48,6 +48,12 @@ class Backbone:
     fingerprint: str
 
     @property
+    def text_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of a model of texts."""
+        assert isinstance(self.tokenizer, PreTrainedTokenizerBase)
+        return self.tokenizer
+
+    @property
     def hidden_size(self) -> int:
         """Width of the text model, wherever its configuration stands."""
         config = self.model.config.get_text_config()

@@ -78,7 +78,7 @@ def predict(run: Run, stage: int, file: Path) -> Predictions:
     folder = run.path / ADAPTERS_DIR / stage_name(stage)
     head = goal.head_modules(backbone.model)
     model = config.method.adapter.load(backbone.model, folder, config, head=head)
-    tokenizer = backbone.tokenizer
+    tokenizer = backbone.text_tokenizer
     tokenizer.padding_side = interface["padding_side"]
     tokens = tokenise(split, tokenizer, objective=goal, max_length=config.task.max_length)
     outputs = torch.empty(len(tokens), max(len(class_names), 1))

@@ -416,7 +416,7 @@ def role(run: Run) -> str:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--controls=random"], "`controls` must name floor, lora or a value of"),
+        (["--controls=random"], "`controls` must name floor, adalora, adapter"),
         (["--controls=floor", "--method.name=head_only"], "`--controls` must be those of a path"),
         (["--controls=random_mask"], "Control random_mask: `xi.spacing` must be target"),
         (["--controls={"], "`--controls` must be names such as floor,random_mask, got '{'."),

@@ -48,7 +48,7 @@ def test_run_folder_holds_exactly_its_files(complete):
     adapters = {
         f"adapters/stage_{stage:02d}/{name}"
         for stage in range(4)
-        for name in ("adapter_config.json", "adapter_model.safetensors")
+        for name in ("adapter_config.json", "adapter_model.safetensors", "rank_pattern.json")
     }
     steps = 2 * 8 + 3 * 8
     checkpoints = {f"checkpoints/step_{step:09d}.ckpt" for step in (steps - 8, steps)}

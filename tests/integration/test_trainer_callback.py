@@ -96,10 +96,12 @@ def arguments(folder: Path, **options: Any) -> TrainingArguments:
 def in_a_trainer(config: RunConfig, out_dir: Path) -> Run:
     """Run a configuration in a Trainer, on the model and batches of the Lightning path."""
     adapted = adapt(config)
+    null_loss = adapted.objective.null_loss(adapted.task.train[LABEL][:])
+    assert null_loss is not None
     callback = SoraTrainerCallback(
         out_dir=out_dir,
         dataset="task",
-        null_loss=adapted.objective.null_loss(adapted.task.train[LABEL][:]),
+        null_loss=null_loss,
         xi=config.xi,
         dense=config.dense,
         stage=config.stage,

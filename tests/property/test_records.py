@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sorakit.config import RunConfig, XiConfig
+from sorakit.config import MethodConfig, RunConfig, TaskConfig, XiConfig
 from sorakit.records import (
     STAGES_FILE,
     RunWriter,
@@ -34,6 +34,13 @@ OTHER_VALUES: dict[str, Any] = {
     "task.metric": "f1",
     "task.train_examples": 100,
     "method.exclude_modules": ["query"],
+    "task.image_size": 64,
+    "task.objective": "causal_lm",
+    "task.subset_seed": TaskConfig(subset_fraction=0.5, subset_seed=1),
+    "method.rank_pattern": MethodConfig(
+        name="lora_pattern", rank_pattern={"encoder.layer.0.attention.self.query": 2}
+    ),
+    "stage.control": "hold_dense",
     "xi.ratio": 1.5,
     "xi.spacing": XiConfig(spacing="linear", end=0.1),
     "xi.end": XiConfig(spacing="geometric", end=0.5),

@@ -47,26 +47,28 @@ def write_deberta_v3(folder: Path) -> Path:
     (folder / "spm.model").write_bytes(model.getvalue())
     settings = {"do_lower_case": False, "vocab_type": "spm"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    config = DebertaV2Config(
-        vocab_size=64,
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=2,
-        intermediate_size=INTERMEDIATE,
-        max_position_embeddings=512,
-        relative_attention=True,
-        position_buckets=256,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        pos_att_type=["p2c", "c2p"],
-        max_relative_positions=-1,
-        position_biased_input=False,
-        type_vocab_size=0,
-        layer_norm_eps=1e-7,
-        pooler_hidden_size=HIDDEN,
-        pooler_dropout=0,
-        pooler_hidden_act="gelu",
-        initializer_range=0.3,
+    config = DebertaV2Config.from_dict(  # some keys of its file are no parameters of the class
+        {
+            "vocab_size": 64,
+            "hidden_size": HIDDEN,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": 2,
+            "intermediate_size": INTERMEDIATE,
+            "max_position_embeddings": 512,
+            "relative_attention": True,
+            "position_buckets": 256,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "max_relative_positions": -1,
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+            "layer_norm_eps": 1e-7,
+            "pooler_hidden_size": HIDDEN,
+            "pooler_dropout": 0,
+            "pooler_hidden_act": "gelu",
+            "initializer_range": 0.3,
+        }
     )
     return _write(DebertaV2Model, config, folder)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features
+from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2ForImageClassification
@@ -60,6 +60,6 @@ def write_image_parquet(folder: Path) -> Path:
         )
         for split, count, first in (("train", 16, 0), ("validation", 8, 1000))
     }
-    for name, split in DatasetDict(splits).items():
+    for name, split in splits.items():
         split.to_parquet(folder / f"{name}.parquet")
     return folder

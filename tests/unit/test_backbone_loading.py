@@ -341,7 +341,7 @@ def deberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_sentencepiece_tokenizer_without_tokenizer_json_loads(deberta):
-    tokenizer = load(deberta).tokenizer
+    tokenizer = load(deberta).text_tokenizer
     ids = tokenizer("the cat is near")["input_ids"]
     assert tokenizer.convert_ids_to_tokens(ids) == [
         "[CLS]",
@@ -353,8 +353,8 @@ def test_sentencepiece_tokenizer_without_tokenizer_json_loads(deberta):
 def test_tokenizer_without_pad_token_pads_with_its_end_token(folder):
     change_tokenizer(folder, pad_token=None, eos_token="[SEP]")
     backbone = load(folder)
-    assert backbone.tokenizer.pad_token == "[SEP]"
-    assert backbone.model.config.pad_token_id == backbone.tokenizer.eos_token_id
+    assert backbone.text_tokenizer.pad_token == "[SEP]"
+    assert backbone.model.config.pad_token_id == backbone.text_tokenizer.eos_token_id
 
 
 def test_tokenizer_with_neither_pad_nor_end_token_is_refused(folder):
@@ -369,7 +369,7 @@ def test_tokenizer_gives_no_input_that_the_model_does_not_take(folder):
     config = DistilBertConfig(vocab_size=28, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
     DistilBertModel(config).save_pretrained(folder)
     change_tokenizer(folder, model_input_names=["input_ids", "token_type_ids", "attention_mask"])
-    assert list(load(folder).tokenizer("the cat")) == ["input_ids", "attention_mask"]
+    assert list(load(folder).text_tokenizer("the cat")) == ["input_ids", "attention_mask"]
 
 
 def change_tokenizer(folder: Path, **values: Any) -> None:

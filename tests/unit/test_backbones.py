@@ -39,7 +39,7 @@ def test_local_folder_loads_in_float32(folder):
 
 
 def test_tokenizer_of_a_local_folder_knows_its_words(folder):
-    tokenizer = load(folder).tokenizer
+    tokenizer = load(folder).text_tokenizer
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("the cat")["input_ids"])
     assert tokens == ["[CLS]", "the", "cat", "[SEP]"]
 

@@ -532,8 +532,9 @@ def test_load_task_refuses_an_unknown_name():
     with pytest.raises(
         ValueError,
         match=(
-            r"^`task\.name` must be one of pydoc_topic, pydoc_pair, pydoc_order, cola, sst2, mrpc, "
-            r"qqp, stsb, mnli, mnli_mismatched, qnli, rte, wnli, files, hub, got 'foo'\.$"
+            r"^`task\.name` must be one of pydoc_topic, pydoc_pair, pydoc_order, pydoc_text, cola, "
+            r"sst2, mrpc, qqp, stsb, mnli, mnli_mismatched, qnli, rte, wnli, files, hub, "
+            r"got 'foo'\.$"
         ),
     ):
         load_task(TaskConfig(name="foo"), seed=0)
@@ -548,7 +549,8 @@ def test_load_task_refuses_an_unknown_name():
         ),
         (
             {"name": "cola", "metric": "f1"},
-            "`task.metric` must be null unless `task.name` is files or hub, got 'f1'.",
+            "`task.metric` must be null unless `task.name` is files or hub, or `task.objective` "
+            "is set, got 'f1'.",
         ),
         (
             {"name": "pydoc_pair", "data_dir": "data"},

@@ -8,6 +8,8 @@ import pytest
 
 from analysis.frozen import SOURCES_FILE
 from analysis.lasso import LEVELS_FILE, PATH_FILE, SOURCE_FILE
+from analysis.method_tables import METHODS_FILE, METHODS_SOURCE_FILE
+from experiments.memory_tables import VERBS
 from sorakit.config import METHOD_VERSION
 from sorakit.records import find_runs, read_meta
 
@@ -120,4 +122,5 @@ def test_every_frozen_table_has_a_source() -> None:
     names = {file.name for file in DATA.iterdir()}
     of_runs = {"curves.csv", "compare.csv", "first.csv", "ranking.csv", "frontier.csv"}
     of_runs |= {"rank_maps.csv", "fixed_xi_maps.csv"}
+    of_runs |= {METHODS_FILE, METHODS_SOURCE_FILE, *(f"{name}.csv" for name in VERBS)}
     assert names == of_runs | {SOURCES_FILE, PATH_FILE, LEVELS_FILE, SOURCE_FILE}
