@@ -33,7 +33,9 @@ def study_folder(tmp_path: Path) -> Path:
     pack = folder / "runs" / "pack"
     folder.mkdir(parents=True)
     of_task = [
-        run for run in find_packed_runs(RECORDS) if load_run(run).config["task"]["name"] == TASK
+        run
+        for run in find_packed_runs(RECORDS)
+        if (config := load_run(run).config)["task"]["name"] == TASK and config["seed"] == 0
     ]
     assert len(pack_runs(of_task, pack).added) > 4
     (folder / "tables").mkdir()
