@@ -44,6 +44,7 @@ def test_file_is_a_sweep_that_says_how_it_is_run(file, tmp_path):
         (["demo"], 3 * 2),
         (["controls"], 3 * 5 * 4),
         (["small_curves"], 3 * 5 * 8),
+        (["replay"], 1),
         (["embedded_curves"], 3 * 5 * 9),
         (["glue_curves"], 3 * 3 * 8),
         (["table1"], 8 * 5 * (5 + 1)),
