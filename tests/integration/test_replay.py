@@ -16,9 +16,9 @@ from sorakit.training.provenance import _hardware
 from sorakit.training.run import run
 from tests.support.tiny_hub import tiny_run
 
-COMMITTED = Path(__file__).parents[2] / "experiments" / "results" / "small_curves"
+RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 MADE_ON = {"cpu": "AMD EPYC, 26, 2", "instructions": "AVX512"}
-"""Of the committed records, which are older than these keys of `meta.json`."""
+"""Of the committed floor, which is older than these keys of `meta.json`."""
 
 
 def replay(path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -75,11 +75,14 @@ def test_run_that_was_stopped_and_resumed_is_replayed_bit_for_bit(tmp_path, caps
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("run_id", "about"),
-    [("f116114fec01", "1 stage is that"), ("013c5ff9db4b", "8 stages are those")],
+    [
+        ("small_curves/f116114fec01", "1 stage is that"),
+        ("replay/86f4963c9a28", "4 stages are those"),
+    ],
     ids=["floor", "path"],
 )
 def test_committed_record_is_replayed_bit_for_bit(run_id, about, tmp_path, capsys, monkeypatch):
-    path = COMMITTED / run_id
+    path = RESULTS / run_id
     require_the_machine_of(path)
     monkeypatch.delenv("OMP_NUM_THREADS")  # the record says how many threads
     found = replay(path, tmp_path / "again", capsys)
