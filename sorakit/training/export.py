@@ -144,7 +144,7 @@ def texts_for_hub(
         repo_id: OWNER/NAME.
     """
     settings = json.loads((out / ADAPTER_CONFIG).read_text("utf-8"))
-    with_base = settings["base_model_name_or_path"] == str(out / _BASE_DIR)
+    with_base = settings["base_model_name_or_path"] == str((out / _BASE_DIR).resolve())
     if with_base:
         settings["base_model_name_or_path"] = _BASE_DIR
     return {
@@ -193,7 +193,9 @@ def _write_base(backbone: Backbone, out: Path, *, with_base: bool) -> None:
         backbone.model.save_pretrained(folder)
         backbone.tokenizer.save_pretrained(folder)
         file = out / ADAPTER_CONFIG
-        settings = json.loads(file.read_text("utf-8")) | {"base_model_name_or_path": str(folder)}
+        # PEFT looks for a relative path from where Python runs, which need not be here.
+        path = {"base_model_name_or_path": str(folder.resolve())}
+        settings = json.loads(file.read_text("utf-8")) | path
         file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
     else:
         backbone.model.config.save_pretrained(folder)

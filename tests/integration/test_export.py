@@ -144,6 +144,14 @@ def test_auto_class_of_peft_needs_no_word_where_the_base_is_exported(name, reque
     assert model.config.id2label == dict(enumerate(NAMES))
 
 
+def test_auto_peft_finds_the_base_from_any_folder(rooms, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export_stage(rooms, 1, Path("adapter"), with_base=True)
+    monkeypatch.chdir(tmp_path / "adapter")  # as the card, which says folder = "."
+    model = AutoPeftModelForSequenceClassification.from_pretrained(".")
+    assert model.config.id2label == dict(enumerate(NAMES))
+
+
 def test_configuration_beside_the_adapter_names_classes_and_pad_token(decoder, tmp_path):
     export_stage(decoder, 1, tmp_path / "adapter")
     config = AutoConfig.from_pretrained(tmp_path / "adapter" / "base")
