@@ -20,6 +20,9 @@ _REQUIRED = "the following arguments are required: "
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
 
+_DATA = "data"
+"""The argument of `sorakit study` that people try elsewhere, or leave out there."""
+
 
 def in_plain_words(
     message: str, *, options: Mapping[str, Any], arguments: Mapping[str, Any]
@@ -49,6 +52,13 @@ def in_plain_words(
         is_word = bool(found[1]) and not name.startswith("-")
         what = "an argument" if is_word else "an option"
         hint = did_you_mean(bare, known, prefix="--" if found[1] else "")
+        if is_word and _DATA in arguments:
+            hint = f" Data are given by name: --{_DATA} FILE."
+        elif bare == _DATA and _DATA not in arguments:
+            hint = (
+                " A file of your own is --task.name files --task.train_file FILE; `sorakit study` "
+                f"takes --{_DATA}."
+            )
         return f"`{name}` must be {what} of this command, and is none.{hint} See --help."
     if not (found := _KEY.match(message)):
         return message

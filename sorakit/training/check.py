@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -148,7 +149,12 @@ def _cost_lines(
     per_pass = fit.data.steps_per_epoch
     a_pass = seconds * per_pass
     yield "steps", f"{per_pass:,} a pass of {config.optim.batch_size} examples each"
-    yield "time", f"{seconds:.3g} s a step, {_duration(a_pass)} a pass, without evaluations"
+    threads = torch.get_num_threads()
+    yield (
+        "time",
+        f"{seconds:.3g} s a step, {_duration(a_pass)} a pass, without evaluations, on {threads} "
+        f"{'thread' if threads == 1 else 'threads'}{_busy()}",
+    )
     yield (
         "dense stage",
         f"until the training loss has converged, at most {config.dense.max_epochs} passes "
@@ -194,6 +200,17 @@ def _stages(config: RunConfig, a_pass: float) -> str:
     return (
         f"{config.xi.num_stages}, each of at most {compress:g} passes in which xi takes "
         f"ranks away{refit} ({_duration(a_pass * passes)})"
+    )
+
+
+def _busy() -> str:
+    """Return a warning where other work slows the timed steps down: threads wait for each other."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load <= cores:
+        return ""
+    return (
+        f"; the machine is busy (load {load:.1f} on {cores} cores), so that this may be far too "
+        "long: look again when it is quiet, or give --trainer.num_threads 1"
     )
 
 

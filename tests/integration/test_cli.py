@@ -598,6 +598,7 @@ def test_check_tells_what_a_run_would_do_and_writes_nothing(hub, tmp_path, capsy
     assert facts["adapter"] == f"{parameters:,} parameters in 12 matrices: {kinds}"
     assert facts["steps"] == "4 a pass of 16 examples each"
     assert " s a step, " in facts["time"]
+    assert ", on 1 thread" in facts["time"]
     assert facts["dense stage"].startswith("until the training loss has converged, at most 1 pass")
     assert facts["cut"].startswith("0 training texts (0.0%) and 0 held-out ones (0.0%) are longer")
     # 64 training examples for memorization, 32 held out
@@ -624,3 +625,11 @@ def test_warning_of_sorakit_is_one_sentence(hub, tmp_path):
     )
     (warning,) = [line for line in done.stderr.splitlines() if "held-out" in line]
     assert warning.startswith("sorakit: warning: 64 (100.0%) of the held-out examples")
+
+
+@pytest.mark.parametrize("load", [0.5, 64.0])
+def test_check_says_when_other_work_slows_its_timed_steps(load, hub, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    assert call("check", *options(hub, tmp_path / "run")[1:]) == 0
+    said = capsys.readouterr().out
+    assert ("the machine is busy (load 64.0 on" in said) == (load == 64.0)

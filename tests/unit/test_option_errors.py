@@ -110,3 +110,14 @@ def test_options_from_python_are_told_the_same() -> None:
 def test_the_closest_name_is_asked_about(name: str, meant: str | None) -> None:
     expected = "" if meant is None else f" Did you mean `{meant}`?"
     assert did_you_mean(name, ["review_text", "label"]) == expected
+
+
+def test_data_without_its_name_and_its_name_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(capsys, "study", "tickets.csv") == (
+        "`tickets.csv` must be an argument of this command, and is none. Data are given by name: "
+        "--data FILE. See --help."
+    )
+    assert refusal(capsys, "check", "--data", "x.csv") == (
+        "`--data` must be an option of this command, and is none. A file of your own is "
+        "--task.name files --task.train_file FILE; `sorakit study` takes --data. See --help."
+    )
