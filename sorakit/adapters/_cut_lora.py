@@ -84,17 +84,9 @@ class CutHooks(TrainingHooks):
 
     @override
     def begin_stage(self, optimizer: "sorakit.method.optimizer.ProxAdamW", *, target: int) -> None:
-        import torch
+        from sorakit.method.cut import cut_ranks_
 
-        from sorakit.method.prox import strongest
-        from sorakit.method.tuner import rank_costs
-
-        importance = self.importance(optimizer)
-        kept = torch.zeros_like(importance, dtype=torch.bool)
-        kept[strongest(importance, rank_costs(optimizer.matrices), target)] = True
-        sizes = [len(matrix.gate) for matrix in optimizer.matrices]
-        for matrix, is_kept in zip(optimizer.matrices, kept.split(sizes), strict=True):
-            matrix.gate.data.masked_fill_(~is_kept, 0.0)
+        cut_ranks_(optimizer.matrices, self.importance(optimizer), target=target)
 
     @abstractmethod
     def importance(self, optimizer: "sorakit.method.optimizer.ProxAdamW") -> "torch.Tensor":

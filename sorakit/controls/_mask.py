@@ -30,17 +30,10 @@ class Mask(Control):
         *,
         target: int,
     ) -> None:
-        import torch
-
-        from sorakit.method.prox import strongest
-        from sorakit.method.tuner import rank_costs
+        from sorakit.method.cut import cut_ranks_
 
         matrices = optimizer.matrices
-        importance = self.importance(optimizer)
-        cut = torch.ones(len(importance), dtype=torch.bool, device=importance.device)
-        cut[strongest(importance, rank_costs(matrices), target)] = False
-        self._cut = list(cut.split([len(m.gate) for m in matrices]))
-        self.after_step(optimizer)
+        self._cut = cut_ranks_(matrices, self.importance(optimizer), target=target)
 
     @override
     def after_step(self, optimizer: "sorakit.method.optimizer.ProxAdamW") -> None:
