@@ -8,7 +8,7 @@ from sorakit.studies.look import Look
 from sorakit.sweep.cost import CostModel, Times
 from sorakit.sweep.display import estimate
 from sorakit.sweep.plan import Plan
-from sorakit.training.time_left import describe_seconds
+from sorakit.training.time_left import describe_seconds, evaluation_seconds
 
 DENSE_PASSES = 21
 """Passes until a dense stage has converged: median of `experiments/results/small_curves`."""
@@ -16,8 +16,6 @@ COMPRESS_PASSES = 1.2
 """Passes in which xi takes ranks away to the next target: mean there."""
 REFIT_PASSES = 15
 """Passes until a refit has converged: median of the runs' means there."""
-_FORWARD = 1 / 3
-"""Time of a forward pass as a share of that of a training step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,7 @@ def most_passes(config: RunConfig) -> Passes:
 def times_of(config: RunConfig, look: Look, passes: Passes) -> Times:
     """Return the seconds of a run that takes so many passes, evaluations included."""
     a_pass = look.steps_per_epoch * look.seconds_a_step
-    evaluation = look.evaluated_batches * look.seconds_a_step * _FORWARD
+    evaluation = evaluation_seconds(look.evaluated_batches, look.seconds_a_step)
     kkt = config.stage.kkt_examples
     examples = config.task.memorization_examples if kkt < 0 else kkt
     residuals = examples / config.optim.batch_size * look.seconds_a_step

@@ -23,10 +23,10 @@ from sorakit.tasks.base import Task, column_array
 from sorakit.training.build import Fit, build
 from sorakit.training.data import TRAIN
 from sorakit.training.run import quiet_libraries
+from sorakit.training.time_left import evaluation_seconds
 
 _TIMED_STEPS = 5
 _MOST_CLASSES = 12
-_FORWARD = 1 / 3  # time of a forward pass as a share of that of a training step
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -169,7 +169,7 @@ def _cost_lines(
             else "at the end of every stage"
         )
         yield "stages", _stages(config, a_pass)
-    evaluation = num_evaluated / config.optim.batch_size * seconds * _FORWARD
+    evaluation = evaluation_seconds(num_evaluated / config.optim.batch_size, seconds)
     yield (
         "evaluations",
         f"{num_evaluated:,} examples {evaluations}, about {_duration(evaluation)} each time",

@@ -6,6 +6,8 @@ from sorakit.config import RunConfig
 
 _FEWEST_STEPS = 5
 """Steps before which a step's time says nothing."""
+_FORWARD = 1 / 3
+"""Time of a forward pass as a share of that of a training step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,3 +112,13 @@ def describe_seconds(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def evaluation_seconds(num_batches: float, seconds_a_step: float) -> float:
+    """Return the time of an evaluation.
+
+    Args:
+        num_batches: Its batches of training size.
+        seconds_a_step: Of a training step on such a batch.
+    """
+    return num_batches * seconds_a_step * _FORWARD
