@@ -8,14 +8,12 @@ import base64
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from typing_extensions import override
+
+from tests.support.loopback import JsonHandler, LoopbackServer
 
 USER = "researcher"
 TOKEN = "hf_" + "c0ffee" * 5
@@ -36,7 +34,7 @@ class Repository:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-class HubServer:
+class HubServer(LoopbackServer):
     """The server; use `running`.
 
     Attributes:
@@ -53,25 +51,7 @@ class HubServer:
         self.requests: list[tuple[str, str, bytes]] = []
         self.refusals: dict[str, tuple[int, str]] = {}
         self.unknown: list[str] = []
-        server = self
-
-        class Handler(_Handler):
-            owner = server
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-
-    @contextmanager
-    def running(self) -> Iterator["HubServer"]:
-        """Serve until the context is left."""
-        thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._http.shutdown()
-            self._http.server_close()
-            thread.join()
+        super().__init__(_Handler)
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which the client speaks to this server."""
@@ -163,24 +143,8 @@ class HubServer:
         return 200, {"commitUrl": f"{self.url}/{name}/commit/{oid}", "commitOid": oid}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     owner: HubServer
-
-    @override
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self._serve("GET")
-
-    def do_PUT(self) -> None:
-        self._serve("PUT")
-
-    def do_POST(self) -> None:
-        self._serve("POST")
-
-    def do_DELETE(self) -> None:
-        self._serve("DELETE")
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
@@ -192,8 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _serve(self, method: str) -> None:
-        body = self._body()
+    @override
+    def serve(self) -> None:
+        method, body = self.command, self._body()
         path = self.path.partition("?")[0]
         self.owner.requests.append((method, path, body))
         is_ours = path.startswith("/lfs/") or self.headers.get("Authorization") == f"Bearer {TOKEN}"
@@ -202,11 +167,6 @@ class _Handler(BaseHTTPRequestHandler):
             if is_ours
             else (401, {"error": "Invalid credentials in Authorization header"})
         )
-        answer = json.dumps(content).encode()
-        self.send_response(code)
-        if code == 404 and content.get("error") == "Repository not found":
-            self.send_header("X-Error-Code", "RepoNotFound")
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+        is_unknown = code == 404 and content.get("error") == "Repository not found"
+        headers = {"X-Error-Code": "RepoNotFound"} if is_unknown else {}
+        self.reply(content, code=code, headers=headers)

@@ -9,15 +9,13 @@ import base64
 import gzip
 import json
 import re
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
 from typing_extensions import override
+
+from tests.support.loopback import JsonHandler, LoopbackServer
 
 ENTITY = "researcher"
 API_KEY = "c0ffee" * 6 + "abcd"
@@ -49,7 +47,7 @@ class Stored:
         return [self.history[offset] for offset in sorted(self.history)]
 
 
-class WandbServer:
+class WandbServer(LoopbackServer):
     """The server; use `running`.
 
     Attributes:
@@ -79,25 +77,7 @@ class WandbServer:
         self.operations: Counter[str] = Counter()
         self.unknown: list[tuple[str, Any]] = []
         self.failure: Failure = "none"
-        server = self
-
-        class Handler(_Handler):
-            owner = server
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-
-    @contextmanager
-    def running(self) -> Iterator["WandbServer"]:
-        """Serve until the context is left."""
-        thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._http.shutdown()
-            self._http.server_close()
-            thread.join()
+        super().__init__(_Handler)
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which the client speaks to this server."""
@@ -298,63 +278,43 @@ class WandbServer:
         return {"createArtifact": {"artifact": artifact}}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     owner: WandbServer
-
-    @override
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self._serve(b"")
-
-    def do_PUT(self) -> None:
-        self._serve(self._body())
-
-    def do_POST(self) -> None:
-        self._serve(self._body())
 
     def _body(self) -> bytes:
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         zipped = self.headers.get("Content-Encoding") == "gzip"
         return gzip.decompress(content) if zipped else content
 
-    def _serve(self, body: bytes) -> None:
-        owner = self.owner
+    @override
+    def serve(self) -> None:
+        owner, body = self.owner, self._body()
         headers = {k: v for k, v in self.headers.items() if k.lower() != "authorization"}
         owner.requests.append((self.path, headers, body))
         if self.path.startswith("/failure/"):  # a test's other process switches it
             owner.failure = self.path.removeprefix("/failure/")  # pyright: ignore[reportAttributeAccessIssue]  # the test names one
-            self._reply({})
+            self.reply({})
             return
         if owner.failure == "drop":
             self.connection.close()
             self.close_connection = True
             return
         if owner.failure == "500":
-            self._reply({"error": "out of order"}, code=500)
+            self.reply({"error": "out of order"}, code=500)
             return
         stream = re.match(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path)
         if stream:
             owner.stream(stream[1], json.loads(body))
-            self._reply({})
+            self.reply({})
         elif self.path == "/graphql":
             asked = json.loads(body)
             name = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])
             operation = name[1] if name else "?"
             variables = asked.get("variables") or {}
-            self._reply({"data": owner.answer(operation, variables, asked["query"])})
+            self.reply({"data": owner.answer(operation, variables, asked["query"])})
         elif self.path.startswith("/storage/"):
             owner.files[self.path.removeprefix("/storage/")] = body
-            self._reply({})
+            self.reply({})
         else:
             owner.unknown.append((self.path, body[:200]))
-            self._reply({})
-
-    def _reply(self, content: dict[str, Any], code: int = 200) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+            self.reply({})
